@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Digests that both sides compute of what they hold: XXH3-128 per chunk of the disk, canonical
+ * (big-endian) form; a chunk of only zeros (or holes) has 16 zero bytes. Integrity, not
+ * authenticity: TLS gives that. */
+#ifndef FERRY_AGENT_COPY_DIGEST_H
+#define FERRY_AGENT_COPY_DIGEST_H
+
+#include "base/cancel.h"
+#include "base/fault.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define DIGEST_BYTES       16
+#define DIGEST_CHUNK       (UINT64_C(4) << 20)
+#define DIGEST_SPAN_CHUNKS 256 /* 1 GiB of disk: one row in agent.db, one Peer.digest answer */
+#define DIGEST_SPAN        (DIGEST_CHUNK * DIGEST_SPAN_CHUNKS)
+#define DIGEST_SPAN_BYTES  (DIGEST_BYTES * DIGEST_SPAN_CHUNKS)
+
+/* Number of spans of a disk. */
+uint64_t digest_n_spans(uint64_t size_bytes);
+
+/* Digests of one chunk in memory; the last chunk of a disk may be shorter. */
+void digest_chunk(const void *data, size_t length, unsigned char ret_digest[DIGEST_BYTES]);
+
+/* Reads a span of the file at path (holes are not read) and fills DIGEST_SPAN_BYTES; chunks past
+ * the end are zero. Blocks; sees cancel. */
+int digest_file_span(const char *path, uint64_t size_bytes, uint64_t span, struct cancel *cancel,
+	unsigned char ret_digests[DIGEST_SPAN_BYTES], struct fault *fault);
+
+#endif

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Where bytes come from or go to: a file, an iSCSI LUN, nothing. One struct of functions per kind;
+ * one contract test suite (tests/contract) runs against each.
+ *
+ * An endpoint belongs to one thread. Requests are asynchronous: submitted, then completed from
+ * endpoint_service() in any order. In-flight writes never overlap; a flush is submitted only when
+ * no write is in flight. After any error other than a failed read the endpoint is to be closed. */
+#ifndef FERRY_AGENT_COPY_ENDPOINT_H
+#define FERRY_AGENT_COPY_ENDPOINT_H
+
+#include "base/cancel.h"
+#include "base/fault.h"
+#include "schema/types.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum endpoint_kind { ENDPOINT_FILE, ENDPOINT_ISCSI, ENDPOINT_NULL };
+
+/* How to reach one; strings are borrowed for the call of endpoint_open. */
+struct endpoint_spec {
+	enum endpoint_kind kind;
+	bool writable;
+	const char *path; /* FILE: not a symbolic link */
+	/* ISCSI */
+	const char *address; /* numeric */
+	uint16_t port;
+	const char *iqn;
+	const char *initiator;
+	const char *user;
+	const char *secret;
+	const char *serial;    /* VPD page 0x80 must equal it */
+	uint64_t size_bytes;   /* ISCSI: READ CAPACITY must equal it; NULL: the size to claim */
+	uint64_t timeout_usec; /* a request that takes longer kills the session; 0: 30 s */
+};
+
+struct endpoint;
+
+enum endpoint_op { ENDPOINT_READ, ENDPOINT_WRITE, ENDPOINT_ZERO, ENDPOINT_DISCARD, ENDPOINT_FLUSH };
+
+/* Owned by the caller; must live, with its buffer, until done was called or the endpoint was
+ * closed. */
+struct endpoint_request {
+	enum endpoint_op op;
+	struct extent
+		extent; /* not for FLUSH; READ/WRITE: at most 1 MiB; ZERO/DISCARD: any length */
+	void *data;     /* READ, WRITE */
+	/* error: 0 or a negative errno (-EIO medium error, -ENOSPC, -ECONNRESET session lost,
+	 * -ETIMEDOUT, -ECANCELED closed). Called from endpoint_service or, for immediate ends,
+	 * endpoint_submit. */
+	void (*done)(struct endpoint_request *request, int error);
+	void *arg;
+	struct endpoint_request *next; /* the endpoint's own */
+};
+
+/* Opens and checks (identity, size). Blocks up to spec's timeout; sees cancel. -ESTALE: serial or
+ * capacity are not what was expected: another or a re-made LUN. -EACCES: login refused. */
+int endpoint_open(const struct endpoint_spec *spec, struct cancel *cancel,
+	struct endpoint **ret_endpoint, struct fault *fault);
+/* Ends pending requests with -ECANCELED and frees. An iSCSI session is logged out when idle and
+ * sound. */
+struct endpoint *endpoint_close(struct endpoint *endpoint);
+
+uint64_t endpoint_size(const struct endpoint *endpoint);
+/* Runs of data and holes at or after offset: *ret_extent is the next run that may hold data (length
+ * 0: none until the end). Kinds that cannot tell answer that all is data. */
+int endpoint_next_data(
+	struct endpoint *endpoint, uint64_t offset, struct extent *ret_extent, struct fault *fault);
+
+int endpoint_submit(struct endpoint *endpoint, struct endpoint_request *request);
+/* Waits until at least one request has ended, the deadline, or cancel; ends what is ready. 0,
+ * -ETIMEDOUT, -ECANCELED. With nothing in flight it returns 0 at once. */
+int endpoint_service(struct endpoint *endpoint, uint64_t deadline_usec, struct cancel *cancel);
+size_t endpoint_in_flight(const struct endpoint *endpoint);
+/* Text of the last error (with sense key or errno), for the fault that the caller writes. */
+const char *endpoint_error(const struct endpoint *endpoint);
+
+DEFINE_CLEANUP(struct endpoint *, endpoint_close)
+#define CLEANUP_ENDPOINT CLEANUP(cleanup_endpoint_close)
+
+#endif

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The set of migrations of this host: starting, finding, cancelling, recovering them.
+ *
+ * A migration has a thread of its own. The calls here are what agent/api converts XenAPI and Peer
+ * calls to; those marked "blocks" are called from task threads, the others from request handlers.
+ */
+#ifndef FERRY_AGENT_MIGRATE_SUPERVISOR_H
+#define FERRY_AGENT_MIGRATE_SUPERVISOR_H
+
+#include "agent/storage/storage.h"
+#include "base/cancel.h"
+#include "base/fault.h"
+#include "base/value.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct supervisor;
+
+/* Borrowed for the supervisor's life. */
+struct supervisor_params {
+	const struct storage *storage; /* databases and this host's ref */
+	const char *state_dir;
+	const char *run_dir;      /* short: sockets live beneath it */
+	const char *url;          /* "https://address:port": how peers reach this agent */
+	const char *fingerprint;  /* of our certificate */
+	const char *data_address; /* numeric: where tgtd binds */
+	const char *tgtd;         /* program */
+	unsigned tgtd_threads;
+	unsigned copy_sessions; /* per disk; 0: default of the copier */
+	uint64_t copy_request_bytes;
+	uint64_t copy_in_flight_bytes;
+	uint64_t bandwidth_bytes_per_sec; /* per migration; 0: unlimited */
+	unsigned max_sending;             /* at once; more: TOO_MANY_STORAGE_MIGRATES */
+	uint64_t heartbeat_usec;
+	uint64_t lease_usec;
+	uint64_t abandon_usec;
+	uint64_t peer_timeout_usec; /* how long a sender tries to reach its peer before it gives up
+				     */
+};
+
+/* Opens nothing, starts nothing. */
+struct supervisor *supervisor_new(const struct supervisor_params *params);
+/* Recovery: re-enters every unfinished migration at its stored state. Called once, before the
+ * server answers. */
+int supervisor_start(struct supervisor *supervisor, struct fault *fault);
+/* Threads end where they are (their state is stored); the next start goes on. Blocks for them. */
+struct supervisor *supervisor_stop(struct supervisor *supervisor);
+
+/* host.migrate_receive: makes the session of one move and the token that names it. */
+int supervisor_receive(struct supervisor *supervisor, const char *caller_session, const char *host,
+	const char *network, struct value **ret_token, struct fault *fault);
+
+/* Arguments of VM.migrate_send and VM.assert_can_migrate; all borrowed. */
+struct migrate_request {
+	const char *vm;
+	const struct value *dest;    /* the token */
+	const struct value *vdi_map; /* VDI ref -> SR ref */
+	const struct value *vif_map; /* VIF ref -> network ref */
+	const struct value *options;
+};
+
+/* Blocks (it asks the destination). 0: migrate_send would begin. */
+int supervisor_assert_can_migrate(struct supervisor *supervisor,
+	const struct migrate_request *request, struct cancel *cancel, struct fault *fault);
+
+/* Blocks until the migration has ended: 0 with the VM's ref in the destination pool, or a fault:
+ * TASK_CANCELLED [task] after a cancel. task: its progress, other_config and VM.current_operations
+ * are kept up to date ("" for none). cancel is the task's token. */
+int supervisor_migrate_send(struct supervisor *supervisor, const struct migrate_request *request,
+	const char *task, struct cancel *cancel, char **ret_vm_ref, struct fault *fault);
+
+/* Asks migration `uuid` of this host to stop: 0 accepted, or a fault: UUID_INVALID, or the truth
+ * when it is too late (OPERATION_NOT_ALLOWED ["committed at ..."]). Does not wait. */
+int supervisor_cancel(
+	struct supervisor *supervisor, const char *uuid, const char *who, struct fault *fault);
+
+/* Peer.*: called by the sender with its migration session. Each is idempotent. `session` is the ref
+ * that authorised the call: it is bound to the first migration it names. */
+int supervisor_peer_prepare(struct supervisor *supervisor, const char *session,
+	const char *migration, const struct value *manifest, struct value **ret_result,
+	struct fault *fault);
+int supervisor_peer_renew(struct supervisor *supervisor, const char *session, const char *migration,
+	struct value **ret_result, struct fault *fault);
+int supervisor_peer_digest(struct supervisor *supervisor, const char *session,
+	const char *migration, int64_t disk, int64_t span, struct cancel *cancel,
+	struct value **ret_result, struct fault *fault);
+int supervisor_peer_seal(struct supervisor *supervisor, const char *session, const char *migration,
+	struct value **ret_result, struct fault *fault);
+int supervisor_peer_commit(struct supervisor *supervisor, const char *session,
+	const char *migration, struct value **ret_result, struct fault *fault);
+int supervisor_peer_abort(struct supervisor *supervisor, const char *session, const char *migration,
+	const char *reason, struct value **ret_result, struct fault *fault);
+int supervisor_peer_status(struct supervisor *supervisor, const char *session,
+	const char *migration, struct value **ret_result, struct fault *fault);
+int supervisor_peer_finish(struct supervisor *supervisor, const char *session,
+	const char *migration, struct value **ret_result, struct fault *fault);
+
+#endif

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Storage repositories of type "file" and their VDIs: the database and the files kept in step.
+ *
+ * A VDI is a file <SR's location>/<VDI.location> and a row in pool.db. Both are made, and removed,
+ * under a row "vdi-file" in the journal of agent.db; after a crash storage_recover() decides by one
+ * rule: the file stays if and only if a VDI row names it. So there is never one without the other.
+ */
+#ifndef FERRY_AGENT_STORAGE_STORAGE_H
+#define FERRY_AGENT_STORAGE_STORAGE_H
+
+#include "base/fault.h"
+#include "base/value.h"
+#include "schema/agent_db.h"
+#include "schema/pool_db.h"
+
+#include <stdint.h>
+
+struct storage {
+	struct pool_db *pool;
+	struct agent_db *agent;
+	const char *host_ref;
+};
+
+/* fields: the SR's RW and CTOR fields plus the arguments of SR.create. device_config must hold
+ * "location", an absolute path of an existing directory that the daemon's user can write and no
+ * other SR uses. Makes SR and a plugged PBD. XenAPI errors: SR_UNKNOWN_DRIVER [type],
+ * SR_BACKEND_FAILURE_<n> ["", message, ""]. */
+int sr_create(const struct storage *storage, const struct value *device_config,
+	const struct value *fields, char **ret_ref, struct fault *fault);
+/* Forgets SR, PBDs and VDI rows; the files stay. Refused while a VBD uses one of its VDIs. */
+int sr_forget(const struct storage *storage, const char *sr, struct fault *fault);
+/* Only when it holds no VDI: SR_NOT_EMPTY []. The directory stays. */
+int sr_destroy(const struct storage *storage, const char *sr, struct fault *fault);
+/* Takes in image files that no VDI names (*.raw, *.img), marks VDIs whose file is gone (missing),
+ * refreshes sizes. A file that cannot be taken in (no whole number of sectors, empty, not regular,
+ * odd name) is left alone and said in SR.sm_config["skipped:<name>"]. */
+int sr_scan(const struct storage *storage, const char *sr, struct fault *fault);
+/* Makes physical_size, physical_utilisation, virtual_allocation and the VDIs' utilisation true. */
+int sr_refresh(const struct storage *storage, const char *sr, struct fault *fault);
+/* SR's directory; SR_NOT_ATTACHED [uuid] when unplugged here. The caller frees it. */
+int sr_location(
+	const struct storage *storage, const char *sr, char **ret_path, struct fault *fault);
+
+/* record: the struct given to VDI.create; needs SR and virtual_size (rounded up to a sector; 0 and
+ * negative are refused with INVALID_VALUE ["virtual_size", ...]). */
+int vdi_create(const struct storage *storage, const struct value *record, char **ret_ref,
+	struct fault *fault);
+/* VDI_IN_USE [vdi, op] while a VBD is attached or a migration uses it. */
+int vdi_destroy(const struct storage *storage, const char *vdi, struct fault *fault);
+int vdi_resize(
+	const struct storage *storage, const char *vdi, int64_t virtual_size, struct fault *fault);
+/* The image's path; VDI_MISSING [sr, vdi] if the file is gone. The caller frees it. */
+int vdi_path(const struct storage *storage, const char *vdi, char **ret_path, struct fault *fault);
+
+/* For incoming migrations: makes the file that a later VDI row (location *ret_location, a file
+ * name) will own, journalled for `owner`. Repeating it for the same vdi_uuid gives the same file,
+ * made anew if it is missing. SR_BACKEND_FAILURE_44 ["", message, ""] when the SR has less free
+ * space than need_bytes. */
+int storage_prepare_disk(const struct storage *storage, const char *owner, const char *sr,
+	const char *vdi_uuid, uint64_t size_bytes, uint64_t need_bytes, char **ret_location,
+	char **ret_path, struct fault *fault);
+/* Applies the rule above to every "vdi-file" row of owner ("" for the daemon's own, NULL for all).
+ */
+int storage_recover(const struct storage *storage, const char *owner, struct fault *fault);
+
+#endif

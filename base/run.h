@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Child processes: started without a shell, confined, never outliving the daemon that started them.
+ *
+ * Children are forked by one long-lived thread of this module (prctl(PR_SET_PDEATHSIG) follows the
+ * thread that forked), get SIGKILL when the daemon dies, have only fds 0-2, an environment of
+ * exactly what is given, and NoNewPrivileges. */
+#ifndef FERRY_BASE_RUN_H
+#define FERRY_BASE_RUN_H
+
+#include "base/buf.h"
+#include "base/cancel.h"
+#include "base/fault.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* A Landlock rule: the child may use what is beneath path. Everything else in the file system is
+ * out of its reach when at least one rule is given (best effort on kernels without Landlock: one
+ * warning is logged). */
+struct run_path {
+	const char *path;
+	bool writable;
+};
+
+struct run_params {
+	const char *const *argv; /* NULL-terminated; argv[0] is an absolute path */
+	const char *const *env;  /* NULL-terminated "NAME=value"; NULL: empty */
+	const struct run_path *paths;
+	size_t n_paths;
+	uint64_t max_files;  /* RLIMIT_NOFILE; 0: unchanged */
+	uint64_t max_memory; /* RLIMIT_AS; 0: unchanged */
+	const char *log_id;  /* id of the log lines made of its stdout and stderr, at most 20 a
+			      * second (then  one line tells how many were dropped) */
+};
+
+struct child;
+
+/* Starts it. stdin is /dev/null. The output is always drained. */
+int run_start(const struct run_params *params, struct child **ret_child, struct fault *fault);
+pid_t run_pid(const struct child *child);
+/* Whether it still runs; reaps it when it has ended. Does not block. */
+bool run_is_alive(struct child *child);
+/* Waits for its end: 0 ended, -ETIMEDOUT at the deadline. */
+int run_wait(struct child *child, uint64_t deadline_usec);
+/* What waitpid said; -1 while it runs. */
+int run_status(struct child *child);
+void run_kill(struct child *child, int signal);
+/* SIGKILL if it runs, reaps, frees. NULL is fine. */
+struct child *run_free(struct child *child);
+
+DEFINE_CLEANUP(struct child *, run_free)
+#define CLEANUP_CHILD CLEANUP(cleanup_run_free)
+
+#endif

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* pool.db: the XenAPI objects of a pool, the events that their changes make, and the commits of
+ * incoming migrations.
+ *
+ * Objects are addressed by class name ("VM") and ref ("OpaqueRef:..."), and read and written as
+ * value trees: strings for STRING, ENUM and REF fields, ints, bools, doubles, datetimes, arrays for
+ * sets, structs for maps. All calls may block on the disk and may come from any thread; each is one
+ * transaction of its own unless it runs inside pool_db_transaction(). Negative results come with a
+ * fault: HANDLE_INVALID [class, ref], UUID_INVALID [class, uuid], FIELD_TYPE_ERROR [field],
+ * INVALID_VALUE [field, value], MAP_DUPLICATE_KEY [class, field, uuid, key], INTERNAL_ERROR [text].
+ */
+#ifndef FERRY_SCHEMA_POOL_DB_H
+#define FERRY_SCHEMA_POOL_DB_H
+
+#include "base/cleanup.h"
+#include "base/fault.h"
+#include "base/value.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct pool_db;
+
+/* Opens or makes the database at path, brings it to the present version (numbered, forward-only)
+ * and adds the columns of fields that the class list has gained. -EEXIST when it is newer than this
+ * program. */
+int pool_db_open(const char *path, struct pool_db **ret_db, struct fault *fault);
+struct pool_db *pool_db_close(struct pool_db *db);
+
+/* Runs fn in one transaction (IMMEDIATE; a nested call joins the outer one): committed when it
+ * returns 0 or more, rolled back when negative. Durable (synchronous=FULL) when this returns. Holds
+ * the database for its length: fn does no other I/O. Returns what fn returned. */
+typedef int (*pool_db_fn)(struct pool_db *db, void *arg, struct fault *fault);
+int pool_db_transaction(struct pool_db *db, pool_db_fn fn, void *arg, struct fault *fault);
+
+/* Objects. `fields` is a struct of the fields to set (others get the default of the class list; a
+ * missing "uuid" is generated). Derived fields (the other end of a relation, as SR.VDIs) cannot be
+ * written. The caller frees *ret_ref. */
+int object_create(struct pool_db *db, const char *class, const struct value *fields, char **ret_ref,
+	struct fault *fault);
+/* Refused with an INTERNAL_ERROR that names the other object while an owning relation (VBD.VM,
+ * VDI.SR, VBD.VDI, PBD.SR, VIF.VM, VIF.network ...) points at it; other references to it become
+ * NULL. */
+int object_destroy(struct pool_db *db, const char *class, const char *ref, struct fault *fault);
+bool object_exists(struct pool_db *db, const char *class, const char *ref);
+
+int object_get_record(struct pool_db *db, const char *class, const char *ref,
+	struct value **ret_record, struct fault *fault);
+int object_get_field(struct pool_db *db, const char *class, const char *ref, const char *field,
+	struct value **ret_value, struct fault *fault);
+/* As object_get_field for fields stored as text; the caller frees *ret_text. */
+int object_get_string(struct pool_db *db, const char *class, const char *ref, const char *field,
+	char **ret_text, struct fault *fault);
+int object_get_int(struct pool_db *db, const char *class, const char *ref, const char *field,
+	int64_t *ret_value, struct fault *fault);
+int object_get_bool(struct pool_db *db, const char *class, const char *ref, const char *field,
+	bool *ret_value, struct fault *fault);
+
+int object_set_field(struct pool_db *db, const char *class, const char *ref, const char *field,
+	const struct value *value, struct fault *fault);
+/* Several fields at once: one change, one event. */
+int object_set_fields(struct pool_db *db, const char *class, const char *ref,
+	const struct value *fields, struct fault *fault);
+/* add_to_X (MAP_DUPLICATE_KEY if present), remove_from_X (absent is fine), set one key. */
+int object_map_add(struct pool_db *db, const char *class, const char *ref, const char *field,
+	const char *key, const char *value, struct fault *fault);
+int object_map_set(struct pool_db *db, const char *class, const char *ref, const char *field,
+	const char *key, const char *value, struct fault *fault);
+int object_map_remove(struct pool_db *db, const char *class, const char *ref, const char *field,
+	const char *key, struct fault *fault);
+/* add_X / remove_X of a set of strings; idempotent. */
+int object_set_add(struct pool_db *db, const char *class, const char *ref, const char *field,
+	const char *item, struct fault *fault);
+int object_set_remove(struct pool_db *db, const char *class, const char *ref, const char *field,
+	const char *item, struct fault *fault);
+
+/* *ret_refs: array of refs. */
+int object_get_all(
+	struct pool_db *db, const char *class, struct value **ret_refs, struct fault *fault);
+/* *ret_records: struct of ref -> record. */
+int object_get_all_records(
+	struct pool_db *db, const char *class, struct value **ret_records, struct fault *fault);
+int object_get_by_uuid(struct pool_db *db, const char *class, const char *uuid, char **ret_ref,
+	struct fault *fault);
+int object_get_by_name_label(struct pool_db *db, const char *class, const char *label,
+	struct value **ret_refs, struct fault *fault);
+/* Refs of the objects whose stored (not derived) text field equals value, in order of creation. */
+int object_find(struct pool_db *db, const char *class, const char *field, const char *value,
+	struct value **ret_refs, struct fault *fault);
+
+/* Events. A change of an object takes the next generation of one counter that never goes back, also
+ * over restarts; a relation's change touches the object at its other end too. */
+uint64_t pool_db_generation(struct pool_db *db);
+/* Touches an object without changing it (event.inject); *ret_before: the generation before it. */
+int pool_db_touch(struct pool_db *db, const char *class, const char *ref, uint64_t *ret_before,
+	struct fault *fault);
+struct event_filter {
+	const char *class; /* exact name of the class list, or NULL for all */
+	const char *ref;   /* one object, or NULL */
+};
+/* What changed after generation `since` (0: everything exists anew), as contract section 4.1 wants
+ * it: *ret_events: array of structs id, timestamp "0.0", class (lower case), operation, ref,
+ * snapshot (not for del), one per object. *ret_generation: what to ask for next. */
+int pool_db_events(struct pool_db *db, uint64_t since, const struct event_filter *filters,
+	size_t n_filters, struct value **ret_events, uint64_t *ret_generation, struct fault *fault);
+/* Struct of lower-case class -> VALUE_I4 count of rows, for all classes. */
+int pool_db_counts(struct pool_db *db, struct value **ret_counts, struct fault *fault);
+/* Called after each commit that changed objects, outside any lock, from the thread that committed.
+ * One listener; it must not block. */
+void pool_db_listen(struct pool_db *db, void (*changed)(void *arg, uint64_t generation), void *arg);
+
+/* Users and passwords (yescrypt hashes), not objects. */
+int pool_db_set_user(
+	struct pool_db *db, const char *name, const char *password_hash, struct fault *fault);
+/* *ret_hash NULL when there is no such user. */
+int pool_db_get_user(struct pool_db *db, const char *name, char **ret_hash, struct fault *fault);
+
+/* The decision about an incoming migration, one row per migration, never changed once made.
+ * decide: inserts it unless one exists; *ret_committed / *ret_vm_ref tell the decision that holds
+ * afterwards (*ret_vm_ref is NULL for an aborted one; the caller frees it). Called inside the
+ * transaction that imports the VM. find: 1 when decided, 0 when not. */
+int commit_decide(struct pool_db *db, const char *migration_uuid, bool commit, const char *vm_ref,
+	bool *ret_committed, char **ret_vm_ref, struct fault *fault);
+int commit_find(struct pool_db *db, const char *migration_uuid, bool *ret_committed,
+	char **ret_vm_ref, int64_t *ret_decided_at, struct fault *fault);
+
+DEFINE_CLEANUP(struct pool_db *, pool_db_close)
+#define CLEANUP_POOL_DB CLEANUP(cleanup_pool_db_close)
+
+#endif

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The method table and what happens between a request's bytes and a handler: decode, find the
+ * method, count and check the parameters, check the session, call, encode.
+ *
+ * One row per method: name, parameter types, handler, whether Async. exists. The table is what
+ * system.listMethods and docs/api.md are made of. */
+#ifndef FERRY_XMLRPC_DISPATCH_H
+#define FERRY_XMLRPC_DISPATCH_H
+
+#include "base/buf.h"
+#include "base/fault.h"
+#include "base/value.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct call;
+struct dispatcher;
+struct method;
+struct cancel;
+
+enum param_type {
+	PARAM_STRING, /* refs and enums too */
+	PARAM_INT,    /* an int, or decimal text; also a whole JSON number */
+	PARAM_BOOL,
+	PARAM_DOUBLE,   /* double, int, or decimal text */
+	PARAM_DATETIME, /* dateTime.iso8601 or its text */
+	PARAM_MAP,      /* struct of strings */
+	PARAM_SET,      /* array of strings */
+	PARAM_STRUCT,   /* any struct */
+	PARAM_ARRAY,    /* any array */
+	PARAM_ANY,
+};
+
+struct param {
+	const char *name;
+	enum param_type type;
+	const char *doc; /* wire type as XenAPI writes it ("VM ref"); NULL: from type */
+};
+
+#define METHOD_MAX_PARAMS 10
+
+enum method_flags {
+	METHOD_NO_SESSION = 1 << 0, /* login, system.listMethods: params are all the wire has */
+	METHOD_ASYNC = 1 << 1,      /* Async.<name> exists; see task_runner */
+	METHOD_TASK = 1 << 2,       /* long work: also the synchronous call runs as a task */
+	METHOD_BARE = 1 << 3,       /* XML answer without Status (system.listMethods) */
+	METHOD_HIDDEN = 1 << 4,     /* not in system.listMethods (Peer.*) */
+	METHOD_PEER = 1 << 5,       /* needs a migration session, which serves nothing else */
+};
+
+/* A handler is done when it returns: 0 with *ret_result (NULL: void), or negative with a fault. Or
+ * it returns CALL_PENDING, has kept `call`, and somebody ends it by call_succeed or call_fail,
+ * exactly once, from any thread, possibly before the handler has returned. Handlers run on worker
+ * threads and must not block for longer than a database access (long work: METHOD_TASK). args: one
+ * value per declared parameter, of the declared type, NULL for optional ones left out. */
+#define CALL_PENDING 1
+typedef int (*method_handler)(struct call *call, struct value *const *args,
+	struct value **ret_result, struct fault *fault);
+
+struct method {
+	const char *name; /* "VM.migrate_send" */
+	method_handler handle;
+	unsigned flags;
+	const struct param *params; /* without the session */
+	size_t n_params;
+	size_t n_mandatory;
+	const char *result; /* wire type of the result, for docs: "void", "VM ref" */
+	const char *doc;    /* one sentence */
+	const void *data;   /* the handler's own (generated accessors: the field) */
+};
+
+/* What the layers above give. session_check: -EACCES with SESSION_INVALID and the like. task_start
+ * runs call->method as a task: creates it, starts work, and (for Async.) ends the call with the
+ * task's ref at once, or (for the synchronous METHOD_TASK) ends it when the work is done. It owns
+ * args from there on. */
+struct dispatch_hooks {
+	int (*session_check)(void *arg, const struct method *method, const char *session_ref,
+		struct fault *fault);
+	void (*task_start)(void *arg, struct call *call, bool async, struct value **args);
+	void *arg;
+};
+
+struct dispatcher *dispatcher_new(const struct dispatch_hooks *hooks, void *context);
+struct dispatcher *dispatcher_free(struct dispatcher *dispatcher);
+
+/* Adds rows (kept by pointer; they outlive the dispatcher). All before the first request. A name
+ * twice is a programming error. system.listMethods and event_from style aliases (Class_method) are
+ * built in. */
+void dispatcher_add(struct dispatcher *dispatcher, const struct method *methods, size_t n);
+/* All rows, sorted by name; for docs. */
+size_t dispatcher_methods(struct dispatcher *dispatcher, const struct method *const **ret_methods);
+
+enum wire { WIRE_XML, WIRE_JSON };
+
+/* Handles one request body. `reply` is called exactly once, from any thread, with the whole answer:
+ * status 200 (also for API failures), or 500 text/html for bytes that are no request. */
+typedef void (*dispatch_reply)(
+	void *arg, unsigned status, const char *content_type, struct buf *body);
+void dispatcher_handle(struct dispatcher *dispatcher, enum wire wire, const void *body,
+	size_t length, const char *peer_address, dispatch_reply reply, void *reply_arg);
+
+/* --- For handlers -------------------------------------------------------------------------------
+ */
+
+void *call_context(struct call *call); /* as given to dispatcher_new */
+const struct method *call_method(struct call *call);
+const char *call_wire_name(struct call *call); /* "Async.VM.migrate_send" */
+const char *call_session(struct call *call);   /* session ref; "" if none */
+const char *call_peer_address(struct call *call);
+/* The task that runs this call, and its cancel token; NULL outside tasks. Set by task_start. */
+void call_set_task(struct call *call, const char *task_ref, struct cancel *cancel);
+const char *call_task(struct call *call);
+struct cancel *call_cancel(struct call *call);
+
+/* Ends a pending call. The result (NULL: void) is taken over; the fault is left to the caller. */
+void call_succeed(struct call *call, struct value *result);
+void call_fail(struct call *call, const struct fault *fault);
+
+#endif
