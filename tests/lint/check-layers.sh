@@ -1,0 +1,162 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# check-layers.sh [ROOT] | --self-test: holds every #include to the layers of docs/architecture.md.
+#
+# A file includes headers of its own layer and of the layers that stand left of it, each named from
+# the root. Headers of a foreign library are included in .c files only, and only in the layer that
+# wraps that library.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=tests/lint/lib.sh
+. "$here/lib.sh"
+
+# What each layer may include. The longest prefix of a file's path names its layer.
+declare -A MAY=(
+    [base]="base"
+    [schema]="base schema"
+    [target]="base schema target"
+    [xmlrpc]="base xmlrpc"
+    [agent/copy]="base schema target agent/copy"
+    [agent/storage]="base schema target agent/storage"
+    [agent/migrate]="base schema target xmlrpc agent/copy agent/storage agent/migrate"
+    [agent/api]="base schema target xmlrpc agent/copy agent/storage agent/migrate agent/api"
+    [agent]="base schema target xmlrpc agent/copy agent/storage agent/migrate agent/api agent"
+    [cli]="base xmlrpc cli"
+    [tests]="base schema target xmlrpc agent/copy agent/storage agent/migrate agent/api agent cli tests"
+)
+
+# Header of a foreign library (as a pattern) and the layers that wrap it.
+FOREIGN=(
+    'sqlite3.h=schema'
+    'libxml/*=xmlrpc'
+    'curl/*=xmlrpc'
+    'microhttpd.h=xmlrpc'
+    'gnutls/*=xmlrpc'
+    'jansson.h=base'
+    'iscsi/*=agent/copy'
+    'xxhash.h=agent/copy'
+    'ini.h=agent cli'
+    'crypt.h=agent agent/api'
+    'systemd/*=base agent'
+)
+
+# layer_of PATH: the layer that a source or an included header belongs to, empty if none.
+layer_of()
+{
+    local folder=${1%/*}
+    while :; do
+        if [ -n "${MAY[$folder]:-}" ]; then
+            printf '%s' "$folder"
+            return
+        fi
+        [[ $folder == */* ]] || return 0
+        folder=${folder%/*}
+    done
+}
+
+# one_of WORD LIST
+one_of()
+{
+    [[ " $2 " == *" $1 "* ]]
+}
+
+# check_own FILE LINE HEADER: an include in quotes.
+check_own()
+{
+    local file=$1 line=$2 header=$3 layer target
+    layer=$(layer_of "$file")
+    if [[ $header != */* ]]; then
+        echo "$file:$line: \"$header\" does not name its folder from the root"
+        return
+    fi
+    target=$(layer_of "$header")
+    if [ -z "$target" ]; then
+        echo "$file:$line: \"$header\" is in no layer"
+    elif ! one_of "$target" "${MAY[$layer]}"; then
+        echo "$file:$line: $layer includes \"$header\"; it may include only: ${MAY[$layer]}"
+    fi
+}
+
+# check_foreign FILE LINE HEADER: an include in angle brackets.
+check_foreign()
+{
+    local file=$1 line=$2 header=$3 layer row
+    layer=$(layer_of "$file")
+    [ "$layer" != tests ] || return 0
+    for row in "${FOREIGN[@]}"; do
+        # shellcheck disable=SC2053 # the left side of the row is a pattern
+        [[ $header == ${row%%=*} ]] || continue
+        if ! one_of "$layer" "${row#*=}"; then
+            echo "$file:$line: <$header> is seen only in: ${row#*=}"
+        elif [[ $file == *.h ]]; then
+            echo "$file:$line: <$header> in a header; foreign headers stand in .c files only"
+        fi
+    done
+}
+
+# check_tree ROOT: prints what is wrong; 1 when there is something.
+check_tree()
+{
+    local root=$1 found
+    found=$(
+        c_files "$root" | while IFS= read -r file; do
+            grep -nE '^[[:space:]]*#[[:space:]]*include' "$root/$file" |
+                sed -E 's/^([0-9]+):[^"<]*(["<])([^">]*).*/\1 \2 \3/' |
+                while read -r line kind header; do
+                    if [ "$kind" = '"' ]; then
+                        check_own "$file" "$line" "$header"
+                    else
+                        check_foreign "$file" "$line" "$header"
+                    fi
+                done || true
+        done
+    )
+    [ -n "$found" ] || return 0
+    printf '%s\n' "$found"
+    return 1
+}
+
+# Plants one forbidden include at a time into a small tree; the check must pass before and fail after.
+self_test()
+{
+    local root
+    root=$(mktemp -d)
+    # shellcheck disable=SC2064 # root is known now
+    trap "rm -rf '$root'" EXIT
+    mkdir -p "$root"/{base,schema,xmlrpc,agent/copy,agent/migrate,cli}
+    echo '#include "base/log.h"' >"$root/schema/db.c"
+    echo '#include <stdint.h>' >"$root/base/log.h"
+    check_tree "$root" || { echo "self-test: a clean tree was refused"; exit 1; }
+
+    local planted=0 file include
+    while read -r file include; do
+        echo "#include $include" >"$root/$file"
+        if check_tree "$root" >/dev/null; then
+            echo "self-test: #include $include in $file was not noticed"
+            exit 1
+        fi
+        rm "$root/$file"
+        planted=$((planted + 1))
+    done <<'PLANTED'
+base/io.c "schema/types.h"
+schema/store.c "agent/copy/copier.h"
+xmlrpc/codec.c "schema/types.h"
+schema/classes.c "xmlrpc/codec.h"
+agent/copy/copier.c "agent/migrate/supervisor.h"
+agent/copy/rate.c "xmlrpc/client.h"
+cli/main.c "agent/migrate/supervisor.h"
+base/clock.c "clock.h"
+base/buf.c "util/x.h"
+agent/migrate/sender.c <sqlite3.h>
+cli/vm.c <curl/curl.h>
+schema/db.h <sqlite3.h>
+PLANTED
+    check_tree "$root" || { echo "self-test: the tree did not come back clean"; exit 1; }
+    echo "self-test: $planted planted includes were all refused"
+}
+
+if [ "${1:-}" = --self-test ]; then
+    self_test
+else
+    check_tree "${1:-$here/../..}" && echo "layers: every include is allowed"
+fi
