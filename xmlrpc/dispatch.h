@@ -73,7 +73,8 @@ struct method {
 /* What the layers above give. session_check: -EACCES with SESSION_INVALID and the like. task_start
  * runs call->method as a task: creates it, starts work, and (for Async.) ends the call with the
  * task's ref at once, or (for the synchronous METHOD_TASK) ends it when the work is done. It owns
- * args from there on. */
+ * args from there on: a malloc'd array of method->n_params values, NULL where left out. Work that
+ * outlives the answer, as that of Async., holds the call by call_ref. */
 struct dispatch_hooks {
 	int (*session_check)(void *arg, const struct method *method, const char *session_ref,
 		struct fault *fault);
@@ -112,6 +113,10 @@ const char *call_peer_address(struct call *call);
 void call_set_task(struct call *call, const char *task_ref, struct cancel *cancel);
 const char *call_task(struct call *call);
 struct cancel *call_cancel(struct call *call);
+/* Keeps the call readable (all of the above) after its end, until call_unref; it is still ended
+ * exactly once. */
+struct call *call_ref(struct call *call);
+struct call *call_unref(struct call *call);
 
 /* Ends a pending call. The result (NULL: void) is taken over; the fault is left to the caller. */
 void call_succeed(struct call *call, struct value *result);
