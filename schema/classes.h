@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 
 enum field_type {
 	FIELD_STRING,
@@ -34,11 +35,14 @@ struct class_field {
 	const char *name;
 	enum field_type type;
 	enum field_access access;
-	const char *of; /* see field_type; NULL else */
-	const char
-		*fallback; /* default as text; NULL: "", 0, false, {}, [], OpaqueRef:NULL, 1970 */
-	bool owner;        /* FIELD_REF: the object cannot be destroyed while this points at it */
-	const char *doc;   /* one clause for docs/api.md; may be NULL */
+	/* See field_type; NULL else. A class that is not in the list is one that this service does
+	 * not have: the ref is always null, the set always empty. */
+	const char *of;
+	/* Default as text (sets and maps: JSON). NULL: "", 0, false, {}, [], OpaqueRef:NULL, 1970.
+	 */
+	const char *fallback;
+	bool owner;      /* FIELD_REF: the object cannot be destroyed while this points at it */
+	const char *doc; /* one clause for docs/api.md; may be NULL */
 };
 
 struct class
@@ -58,5 +62,11 @@ const struct class *class_find(const char *name);
 const struct class *class_find_nocase(const char *name);
 const struct class_field *class_field_find(const struct class *class, const char *name);
 bool class_has_field(const struct class *class, const char *name);
+
+/* "string", "enum (a, b)", "VM ref", "set of VBD refs" ... as docs/api.md shows it; the caller
+ * frees it. */
+char *class_field_type_text(const struct class_field *field);
+/* Every class with a table of its fields, as Markdown: the classes' part of docs/api.md. */
+void class_list_print_markdown(FILE *out);
 
 #endif
