@@ -82,6 +82,9 @@ int cancel_poll(
 			continue;
 		if (n < 0)
 			return -errno;
+		/* One poll(2) waits for 24 days at most. */
+		if (n == 0 && clock_poll_timeout(deadline_usec) != 0)
+			continue;
 		if (n_fds)
 			memcpy(fds, all, n_fds * sizeof(*fds));
 		return n;

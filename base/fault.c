@@ -80,6 +80,8 @@ int fault_text(struct fault *fault, int error, const char *format, ...)
 
 void fault_move(struct fault *fault, struct fault *src)
 {
+	if (fault == src)
+		return;
 	if (!fault) {
 		fault_clear(src);
 		return;
@@ -91,7 +93,7 @@ void fault_move(struct fault *fault, struct fault *src)
 
 void fault_copy(struct fault *fault, const struct fault *src)
 {
-	if (!fault)
+	if (!fault || fault == src)
 		return;
 	fault_clear(fault);
 	fault->code = xstrdup(src->code);

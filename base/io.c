@@ -39,6 +39,8 @@ int io_pwrite_full(int fd, const void *data, size_t length, uint64_t offset)
 			continue;
 		if (n < 0)
 			return -errno;
+		if (n == 0)
+			return -EIO;
 		at += n;
 		offset += (uint64_t)n;
 		length -= (size_t)n;
@@ -65,23 +67,25 @@ int io_write_full(int fd, const void *data, size_t length)
 int io_read_file(const char *path, size_t max_bytes, struct buf *buf)
 {
 	int fd CLEANUP_CLOSE = open(path, O_RDONLY | O_CLOEXEC);
+	struct buf content CLEANUP_BUF = BUF_INIT;
 	char chunk[8192];
 
 	if (fd < 0)
 		return -errno;
-	for (size_t total = 0;;) {
+	for (;;) {
 		ssize_t n = read(fd, chunk, sizeof(chunk));
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
 			return -errno;
 		if (n == 0)
-			return 0;
-		total += (size_t)n;
-		if (total > max_bytes)
+			break;
+		if (content.length + (size_t)n > max_bytes)
 			return -EFBIG;
-		buf_append(buf, chunk, (size_t)n);
+		buf_append(&content, chunk, (size_t)n);
 	}
+	buf_append(buf, content.data, content.length);
+	return 0;
 }
 
 int io_sync_parent(const char *path)

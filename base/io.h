@@ -15,7 +15,8 @@ int io_pread_full(int fd, void *data, size_t length, uint64_t offset);
 int io_pwrite_full(int fd, const void *data, size_t length, uint64_t offset);
 int io_write_full(int fd, const void *data, size_t length);
 
-/* Reads a whole file of at most max_bytes (-EFBIG beyond) and appends it. */
+/* Reads a whole file of at most max_bytes (-EFBIG beyond) and appends it; on failure buf is as it
+ * was. */
 int io_read_file(const char *path, size_t max_bytes, struct buf *buf);
 
 /* Replaces the file: temporary file beside it, fsync, rename, fsync of the directory. After a crash

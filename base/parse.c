@@ -77,11 +77,11 @@ int parse_double(const char *s, double *ret_value)
 
 	if (!*s || strspn(s, "+-0123456789.eE") != strlen(s))
 		return -EINVAL;
-	errno = 0;
 	double value = strtod(s, &end);
 	if (*end)
 		return -EINVAL;
-	if (errno == ERANGE || !isfinite(value))
+	/* Too small is rounded to what is near zero; only too large has no value. */
+	if (!isfinite(value))
 		return -ERANGE;
 	*ret_value = value;
 	return 0;
