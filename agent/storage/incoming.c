@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Disks for incoming migrations. */
+#include "agent/storage/private.h"
+#include "base/alloc.h"
+#include "target/disk.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+/* What the journalled disks of other migrations may yet take of this SR: space that statvfs still
+ * calls free, but that is spoken for. */
+static uint64_t promised_bytes(const struct journal *journal, const struct image_entry *entry)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < journal->n_rows; i++) {
+		const struct resource_row *row = &journal->rows[i];
+		uint64_t need = (uint64_t)value_find_int(row->detail, "need_bytes", 0);
+		struct disk_info info = {0};
+		if (strcmp(value_find_string(row->detail, "sr", ""), entry->sr) != 0 ||
+			strcmp(row->name, entry->path) == 0)
+			continue;
+		if (disk_inspect(row->name, &info, NULL) == 0)
+			sum += need - MIN(need, info.allocated_bytes);
+	}
+	return sum;
+}
+
+static int check_space(const struct journal *journal, const struct image_entry *entry,
+	const char *dir, uint64_t allocated_bytes, struct fault *fault)
+{
+	uint64_t size, free_bytes;
+	uint64_t need = entry->need_bytes - MIN(entry->need_bytes, allocated_bytes);
+	int r = disk_space(dir, &size, &free_bytes, fault);
+
+	if (r < 0)
+		return sr_fault_from_disk(fault, r, SR_FAILURE_UNAVAILABLE);
+	uint64_t promised = promised_bytes(journal, entry);
+	if (need <= free_bytes && promised <= free_bytes - need)
+		return 0;
+	return sr_fault(fault, -ENOSPC, SR_FAILURE_NO_SPACE,
+		"not enough space in %s: the disk needs %" PRIu64 " bytes, %" PRIu64
+		" are free, of which %" PRIu64 " are promised to other incoming disks",
+		dir, need, free_bytes, promised);
+}
+
+/* Makes the file, or finds the one that an earlier call made. */
+static int ensure_file(const struct image_entry *entry, uint64_t size_bytes, bool mine,
+	const struct disk_info *found, struct fault *fault)
+{
+	int r = 0;
+
+	if (found && (!mine || !found->regular))
+		return sr_fault(fault, -EEXIST, SR_FAILURE_VDI_CREATE,
+			"%s exists and is not of this migration", entry->path);
+	/* Cut short by a crash, or of another plan: nothing in it can be relied on. */
+	if (found && found->size_bytes != size_bytes) {
+		r = disk_remove(entry->path, fault);
+		found = NULL;
+	}
+	if (r == 0 && !found)
+		r = disk_create(entry->path, size_bytes, fault);
+	return r < 0 ? sr_fault_from_disk(fault, r, SR_FAILURE_VDI_CREATE) : 0;
+}
+
+/* Checks, then journal, then file. */
+static int prepare(const struct storage *storage, const struct image_entry *entry, const char *dir,
+	uint64_t size_bytes, struct fault *fault)
+{
+	struct journal journal CLEANUP_JOURNAL = {0};
+	struct disk_info info = {0};
+	int64_t id;
+	int r = journal_load(storage, NULL, &journal, fault);
+
+	if (r < 0)
+		return r;
+	const struct resource_row *row = journal_find(&journal, entry->path);
+	bool mine = row && strcmp(row->owner, entry->owner) == 0;
+	if (row && !mine)
+		return fault_set(
+			fault, -EBUSY, "OTHER_OPERATION_IN_PROGRESS", "SR", entry->sr, NULL);
+	int found = disk_inspect(entry->path, &info, NULL);
+	if (found == 0 && !mine)
+		return ensure_file(entry, size_bytes, mine, &info, fault);
+	r = check_space(&journal, entry, dir, found == 0 ? info.allocated_bytes : 0, fault);
+	if (r == 0)
+		r = journal_record(storage, entry, &id, fault);
+	if (r < 0)
+		return r;
+	r = ensure_file(entry, size_bytes, mine, found == 0 ? &info : NULL, fault);
+	if (r < 0 && !mine)
+		journal_undo(storage, id, entry);
+	return r;
+}
+
+int storage_prepare_disk(const struct storage *storage, const char *owner, const char *sr,
+	const char *vdi_uuid, uint64_t size_bytes, uint64_t need_bytes, char **ret_location,
+	char **ret_path, struct fault *fault)
+{
+	char *dir CLEANUP_FREE = NULL;
+	char *path CLEANUP_FREE = NULL;
+	char *location CLEANUP_FREE = xasprintf("%s.raw", vdi_uuid);
+	int r = sr_location(storage, sr, &dir, fault);
+
+	if (r < 0)
+		return r;
+	if (size_bytes == 0 || size_bytes % DISK_SECTOR || size_bytes > INT64_MAX) {
+		char *text CLEANUP_FREE = xasprintf("%" PRIu64, size_bytes);
+		return fault_set(fault, -EINVAL, "INVALID_VALUE", "virtual_size", text, NULL);
+	}
+	r = storage_image_path(dir, location, &path, fault);
+	if (r < 0)
+		return r;
+	const struct image_entry entry = {.owner = owner,
+		.sr = sr,
+		.location = location,
+		.path = path,
+		.need_bytes = MIN(need_bytes, (uint64_t)INT64_MAX)};
+	r = prepare(storage, &entry, dir, size_bytes, fault);
+	if (r < 0)
+		return r;
+	*ret_location = TAKE_PTR(location);
+	*ret_path = TAKE_PTR(path);
+	return 0;
+}

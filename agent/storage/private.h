@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of agent/storage share: faults, names, the journal of image files. */
+#ifndef FERRY_AGENT_STORAGE_PRIVATE_H
+#define FERRY_AGENT_STORAGE_PRIVATE_H
+
+#include "agent/storage/storage.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* XenAPI's numbers of storage errors (XE_SR_ERRORCODES.xml of the storage manager). */
+enum sr_failure {
+	SR_FAILURE_BAD_CHARACTER = 2,
+	SR_FAILURE_SCAN = 40,
+	SR_FAILURE_IN_USE = 42, /* "The SR already exists" */
+	SR_FAILURE_NO_SPACE = 44,
+	SR_FAILURE_VDI_UNAVAILABLE = 46,
+	SR_FAILURE_UNAVAILABLE = 47,
+	SR_FAILURE_VDI_REMOVE = 64,
+	SR_FAILURE_VDI_CREATE = 78,
+	SR_FAILURE_VDI_SIZE = 79,
+	SR_FAILURE_BAD_DIRECTORY = 91, /* "The device is not a valid path" */
+	SR_FAILURE_NO_LOCATION = 94,
+};
+
+/* SR_BACKEND_FAILURE_<number> ["", text, ""]. Returns error. */
+int sr_fault(struct fault *fault, int error, enum sr_failure number, const char *format, ...)
+	__attribute__((format(printf, 4, 5)));
+/* Makes that of what a call to target/disk.h left in *fault; its error decides first: a full disk
+ * is 44, a size that the file system cannot hold 79. Returns error. */
+int sr_fault_from_disk(struct fault *fault, int error, enum sr_failure number);
+
+/* Whether a directory or file name can be exported: tgtd cuts a path at ',' and its listing at a
+ * newline. */
+bool storage_name_is_safe(const char *name);
+
+/* "<dir>/<location>", refused unless location is one safe file name. The caller frees *ret_path. */
+int storage_image_path(const char *dir, const char *location, char **ret_path, struct fault *fault);
+
+/* The VDI of the SR whose location is that file name. *ret_vdi is NULL when there is none; the
+ * caller frees it. */
+int storage_find_vdi(const struct storage *storage, const char *sr, const char *location,
+	char **ret_vdi, struct fault *fault);
+
+/* VDI.allowed_operations, a new array. */
+struct value *storage_vdi_operations(void);
+
+/* Adds bytes to SR.virtual_allocation. Called inside a transaction of pool.db. */
+int sr_add_allocation(struct pool_db *pool, const char *sr, int64_t bytes, struct fault *fault);
+
+/* VDI_IN_USE [vdi, op] while a VBD of it is attached, a VM of it migrates, or another operation
+ * runs on it. */
+int vdi_check_idle(struct pool_db *pool, const char *vdi, const char *op, struct fault *fault);
+
+/* --- Journal ------------------------------------------------------------------------------------
+ */
+
+#define STORAGE_KIND "vdi-file"
+
+/* One image file about to be made or removed. */
+struct image_entry {
+	const char *owner; /* migration, or "" */
+	const char *sr;
+	const char *location;
+	const char *path;
+	uint64_t need_bytes; /* space that a migration will yet fill */
+};
+
+int journal_record(const struct storage *storage, const struct image_entry *entry, int64_t *ret_id,
+	struct fault *fault);
+/* After the work is done: a failure leaves the row for storage_recover(), and is only logged. */
+void journal_forget(const struct storage *storage, int64_t id, const char *path);
+/* The rule of storage.h for one row: removes the file unless a VDI row names it, then the row. */
+int journal_settle(
+	const struct storage *storage, const struct resource_row *row, struct fault *fault);
+/* The same for what journal_record has just recorded, after a failed operation whose fault the
+ * caller returns: a failure is only logged. */
+void journal_undo(const struct storage *storage, int64_t id, const struct image_entry *entry);
+
+/* resource_list() of this kind, as an owned list. */
+struct journal {
+	struct resource_row *rows;
+	size_t n_rows;
+};
+
+/* owner NULL: all. */
+int journal_load(const struct storage *storage, const char *owner, struct journal *ret_journal,
+	struct fault *fault);
+void journal_clear(struct journal *journal);
+/* NULL when no row has that path. */
+const struct resource_row *journal_find(const struct journal *journal, const char *path);
+/* OTHER_OPERATION_IN_PROGRESS ["SR", sr] while a row belongs to the SR. */
+int journal_check_sr_idle(const struct storage *storage, const char *sr, struct fault *fault);
+
+#define CLEANUP_JOURNAL CLEANUP(journal_clear)
+
+#endif
