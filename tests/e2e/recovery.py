@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""A process dies, hangs or is stopped in the middle of a copy: the move goes on and ends well, or ends with the
+right error and leaves nothing."""
+
+import os
+import signal
+import sys
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+
+from ferrytest import wait_for
+from slowmove import SlowMove
+from xensession import wait_by_polling
+
+
+class Recovery(SlowMove):
+    def test_the_receiver_dies_and_does_not_come_back(self):
+        task = self.begin_and_wait_for_the_middle()
+        self.b.kill()
+        self.assert_task_fails(task, "CANNOT_CONTACT_HOST",
+                               "VM_MIGRATE_CONTACT_REMOTE_SERVICE_FAILED", timeout=20)
+        self.assert_untouched(destination_answers=False)
+        self.b.start()
+        self.assert_destination_empty()
+
+    def test_the_receiver_dies_and_comes_back(self):
+        task = self.begin_and_wait_for_the_middle()
+        self.b.kill()
+        self.b.start()
+        wait_by_polling(self.a.session, task, 60)
+        self.assert_moved()
+
+    def test_the_sender_dies_and_comes_back(self):
+        self.begin_and_wait_for_the_middle()
+        self.a.kill()
+        self.a.start()
+        wait_for("the move ends", lambda: self.a.vm_by_uuid(self.uuid) is None, 60, 0.2)
+        self.assert_moved()
+
+    def test_both_die_and_come_back(self):
+        self.begin_and_wait_for_the_middle()
+        self.a.kill()
+        self.b.kill()
+        self.b.start()
+        self.a.start()
+        wait_for("the move ends", lambda: self.a.vm_by_uuid(self.uuid) is None, 60, 0.2)
+        self.assert_moved()
+
+    def test_the_sender_dies_and_does_not_come_back(self):
+        self.begin_and_wait_for_the_middle()
+        self.a.kill()
+        self.assert_destination_empty()
+        self.a.start()
+        wait_for("the move is given up",
+                 lambda: not self.a.session.VM.get_current_operations(self.vm), 30)
+        self.assert_untouched()
+
+    def test_tgtd_dies(self):
+        task = self.begin_and_wait_for_the_middle()
+        pid, = self.b.tgtds()
+        os.kill(pid, signal.SIGKILL)
+        wait_by_polling(self.a.session, task, 60)
+        self.assert_moved()
+
+    def test_tgtd_hangs(self):
+        task = self.begin_and_wait_for_the_middle()
+        pid, = self.b.tgtds()
+        os.kill(pid, signal.SIGSTOP)
+        wait_by_polling(self.a.session, task, 90)
+        self.assert_moved()
+
+    def test_a_stop_of_the_sender_is_a_pause(self):
+        self.begin_and_wait_for_the_middle()
+        self.a.restart()
+        wait_for("the move ends", lambda: self.a.vm_by_uuid(self.uuid) is None, 60, 0.2)
+        self.assert_moved()
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

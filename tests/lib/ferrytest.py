@@ -1,0 +1,430 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pools for tests: each is a ferryd with folders, port and user of its own, and is gone afterwards.
+
+Environment: FERRY_BIN, the folder of ferryd and ferry.
+"""
+
+import errno
+import hashlib
+import os
+import pwd
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+from xensession import Failure, Session
+
+BIN = os.environ.get("FERRY_BIN") or os.path.join(
+    os.path.dirname(os.path.abspath(__file__)), "..", "..", "build", "dev", "bin")
+PASSWORD = "correct horse battery"
+NULL = "OpaqueRef:NULL"
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+def wait_for(what, condition, timeout, interval=0.05):
+    """Waits until condition() is true and returns what it returned; `what` names it in the error."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {timeout} s")
+        time.sleep(interval)
+
+
+def free_port():
+    """A port below the range that the kernel hands out, so that nobody takes it by chance."""
+    for _ in range(100):
+        port = random.randrange(20000, 30000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+    raise RuntimeError("no free port between 20000 and 30000")
+
+
+def daemon_user():
+    """ferryd runs unprivileged: as nobody when root runs the test, else as whoever runs it."""
+    return pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
+
+
+def give(path):
+    """Makes a file or folder the daemon's."""
+    if os.geteuid() == 0:
+        user = daemon_user()
+        os.chown(path, user.pw_uid, user.pw_gid)
+
+
+def data_extents(path):
+    """(offset, length) of the runs of a file that may hold data."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        offset = 0
+        while offset < size:
+            try:
+                start = os.lseek(file.fileno(), offset, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    return
+                raise
+            offset = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+            yield start, offset - start
+
+
+def digest(path):
+    """SHA-256 over size, and number and content of every 1 MiB block that is not all zeros.
+
+    Equal for equal content, whatever is a hole and what is written zeros; a sparse file is not read
+    where it has holes.
+    """
+    total = hashlib.sha256(str(os.path.getsize(path)).encode())
+    zeros = bytes(MIB)
+    last = -1
+    with open(path, "rb") as file:
+        for offset, length in data_extents(path):
+            first = max(offset // MIB, last + 1)
+            last = (offset + length - 1) // MIB
+            for block in range(first, last + 1):
+                data = os.pread(file.fileno(), MIB, block * MIB)
+                if data != zeros[:len(data)]:
+                    total.update(b"%d:" % block)
+                    total.update(data)
+    return total.hexdigest()
+
+
+def allocated(path):
+    return os.stat(path).st_blocks * 512
+
+
+def processes_naming(text):
+    """Pids of the processes whose command line or environment names `text`."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        if int(pid) == os.getpid():
+            continue
+        for name in ("cmdline", "environ"):
+            try:
+                with open(f"/proc/{pid}/{name}", "rb") as file:
+                    if text.encode() in file.read():
+                        found.append(int(pid))
+                        break
+            except OSError:
+                continue
+    return found
+
+
+def program_of(pid):
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+class Pool:
+    """One pool of one host. Use as a context manager, or call stop() and remove()."""
+
+    def __init__(self, name, parent="/tmp", **settings):
+        self.name = name
+        # Short, since sockets lie below it (sun_path has 108 bytes).
+        self.root = tempfile.mkdtemp(prefix="f.", dir=parent)
+        os.chmod(self.root, 0o755)
+        self.port = free_port()
+        self.url = f"https://127.0.0.1:{self.port}"
+        self.process = None
+        self.session = None
+        self.host = None
+        self.settings = settings
+        for folder in ("state", "run", "sr"):
+            os.mkdir(self.path(folder), 0o750)
+            give(self.path(folder))
+        self._write_config()
+        self._set_password()
+
+    def path(self, *parts):
+        return os.path.join(self.root, *parts)
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, kind, value, trace):
+        if kind is not None:
+            self.show_log()
+        try:
+            self.stop()
+        finally:
+            self.remove()
+
+    # --- the process ---
+
+    def _write_config(self):
+        sections = {
+            "ferryd": {
+                "user": daemon_user().pw_name,
+                "state_dir": self.path("state"),
+                "run_dir": self.path("run"),
+                "listen": f"127.0.0.1:{self.port}",
+                "address": "127.0.0.1",
+                "data_address": "127.0.0.1",
+                "pool_name": f"pool {self.name}",
+                "host_name": f"host-{self.name}",
+                "login_delay": "100ms",
+                "log_level": "debug",
+            },
+            "migration": {},
+            "copy": {},
+            "tgt": {},
+        }
+        for key, value in self.settings.items():
+            section, name = key.split("_", 1)
+            sections[section][name] = str(value)
+        with open(self.path("ferryd.conf"), "w", encoding="utf-8") as file:
+            for section, keys in sections.items():
+                if keys:
+                    file.write(f"[{section}]\n")
+                    file.writelines(f"{key} = {value}\n" for key, value in keys.items())
+
+    def configure(self, **settings):
+        """Changes settings for the next start: migration_bandwidth="4MiB"."""
+        self.settings.update(settings)
+        self._write_config()
+
+    def ferryd(self, *args, **kwargs):
+        return subprocess.run(
+            [os.path.join(BIN, "ferryd"), "--config", self.path("ferryd.conf"), *args],
+            check=False, capture_output=True, text=True, timeout=30, **kwargs)
+
+    def _set_password(self):
+        done = self.ferryd("--set-password", "root", input=PASSWORD + "\n")
+        if done.returncode != 0:
+            raise RuntimeError(f"ferryd --set-password: {done.stderr or done.stdout}")
+
+    def start(self):
+        with open(self.path("log"), "ab") as log:
+            self.process = subprocess.Popen(
+                [os.path.join(BIN, "ferryd"), "--config", self.path("ferryd.conf")],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
+        self.session = wait_for(f"pool {self.name} answers", self._try_login, 20)
+        self.host = self.session.host.get_all()[0]
+        return self
+
+    def _try_login(self):
+        if self.process.poll() is not None:
+            self.show_log()
+            raise RuntimeError(f"ferryd of pool {self.name} ended: {self.process.returncode}")
+        try:
+            return Session(self.url, "root", PASSWORD)
+        except ConnectionRefusedError:
+            return None
+        except Failure as failure:
+            if failure.code == "HOST_STILL_BOOTING":
+                return None
+            raise
+
+    def stop(self):
+        """SIGTERM: it must end well, soon, and leave no process behind."""
+        if self.process is None:
+            return
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            status = self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise RuntimeError(f"ferryd of pool {self.name} did not end within 15 s of SIGTERM") \
+                from None
+        self.process = None
+        if status != 0:
+            self.show_log()
+            raise RuntimeError(f"ferryd of pool {self.name} ended with {status} after SIGTERM")
+        self.wait_for_no_process()
+
+    def kill(self):
+        """kill -9: its children must follow it."""
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+        self.wait_for_no_process()
+
+    def restart(self):
+        self.stop()
+        return self.start()
+
+    def remove(self):
+        for pid in processes_naming(self.root):
+            if program_of(pid) in ("ferryd", "tgtd"):
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(self.root)
+
+    def show_log(self, lines=60):
+        if os.path.exists(self.path("log")):
+            with open(self.path("log"), encoding="utf-8", errors="replace") as file:
+                tail = file.readlines()[-lines:]
+            sys.stderr.write(f"--- last lines of {self.name}'s log\n{''.join(tail)}---\n")
+
+    # --- what is left ---
+
+    def tgtds(self):
+        return [pid for pid in processes_naming(self.path("run")) if program_of(pid) == "tgtd"]
+
+    def wait_for_no_process(self):
+        def none_left():
+            return not [pid for pid in processes_naming(self.root)
+                        if program_of(pid) in ("ferryd", "tgtd")]
+        wait_for(f"no process of pool {self.name} is left", none_left, 10)
+
+    def leftovers(self):
+        """What a pool with no migration under way must not have: tgtd processes, image files that no
+        VDI names, VDIs without a file, folders and sockets of a migration."""
+        found = [f"tgtd process {pid}" for pid in self.tgtds()]
+        locations = {}
+        for vdi in self.session.VDI.get_all_records().values():
+            locations.setdefault(vdi["SR"], set()).add(vdi["location"])
+        for pbd in self.session.PBD.get_all_records().values():
+            folder = pbd["device_config"]["location"]
+            files = set(os.listdir(folder))
+            named = locations.get(pbd["SR"], set())
+            found += [f"file without VDI: {folder}/{name}" for name in sorted(files - named)]
+            found += [f"VDI without file: {folder}/{name}" for name in sorted(named - files)]
+        for parent, _, names in os.walk(self.path("run")):
+            found += [os.path.join(parent, name) for name in names]
+        busy = [vm["name_label"] for vm in self.session.VM.get_all_records().values()
+                if vm["current_operations"]]
+        return found + [f"VM with current operations: {name}" for name in busy]
+
+    def wait_for_no_leftovers(self, timeout=20):
+        deadline = time.monotonic() + timeout
+        while self.leftovers():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"left in pool {self.name}: {self.leftovers()}")
+            time.sleep(0.1)
+
+    # --- objects ---
+
+    def sr_create(self, label="local", folder=None):
+        if folder is None:
+            folder = tempfile.mkdtemp(prefix="s", dir=self.path("sr"))
+            give(folder)
+        return self.session.SR.create(
+            self.host, {"location": folder}, "0", label, "", "file", "user", False, {})
+
+    def network(self):
+        """The network of the management interface."""
+        for pif in self.session.PIF.get_all_records().values():
+            if pif["management"]:
+                return pif["network"]
+        raise AssertionError(f"pool {self.name} has no management PIF")
+
+    def network_create(self, label="guests"):
+        return self.session.network.create({
+            "name_label": label, "name_description": "", "MTU": "1500", "other_config": {},
+            "bridge": "", "managed": True, "tags": []})
+
+    def vdi_create(self, sr, size, label="disk"):
+        return self.session.VDI.create({
+            "name_label": label, "name_description": f"a disk of {size} bytes", "SR": sr,
+            "virtual_size": str(size), "type": "user", "sharable": False, "read_only": False,
+            "other_config": {"made-by": "ferrytest"}, "xenstore_data": {}, "sm_config": {},
+            "tags": ["tested"]})
+
+    def vdi_path(self, vdi):
+        record = self.session.VDI.get_record(vdi)
+        pbd = self.session.SR.get_PBDs(record["SR"])[0]
+        folder = self.session.PBD.get_device_config(pbd)["location"]
+        return os.path.join(folder, record["location"])
+
+    def vdi_write(self, vdi, data, offset=0):
+        with open(self.vdi_path(vdi), "r+b") as file:
+            file.seek(offset)
+            file.write(data)
+
+    def vm_create(self, label, disks=(), networks=(), **fields):
+        vm = self.session.VM.create(vm_record(label, **fields))
+        for number, vdi in enumerate(disks):
+            self.session.VBD.create({
+                "VM": vm, "VDI": vdi, "userdevice": str(number), "bootable": number == 0,
+                "mode": "RW", "type": "Disk", "unpluggable": True, "empty": False,
+                "other_config": {"number": str(number)}, "qos_algorithm_type": "",
+                "qos_algorithm_params": {}})
+        for number, network in enumerate(networks):
+            self.session.VIF.create({
+                "device": str(number), "network": network, "VM": vm,
+                "MAC": f"02:00:5e:{random.randrange(256):02x}:{random.randrange(256):02x}:"
+                       f"{number:02x}",
+                "MTU": "1500", "other_config": {}, "qos_algorithm_type": "",
+                "qos_algorithm_params": {}, "locking_mode": "network_default",
+                "ipv4_allowed": [], "ipv6_allowed": []})
+        return vm
+
+    def disks_of(self, vm):
+        """VDI refs of a VM's disks, in order of their device numbers."""
+        vbds = [self.session.VBD.get_record(ref) for ref in self.session.VM.get_VBDs(vm)]
+        vbds = [vbd for vbd in vbds if vbd["type"] == "Disk"]
+        return [vbd["VDI"] for vbd in sorted(vbds, key=lambda vbd: int(vbd["userdevice"]))]
+
+    def vifs_of(self, vm):
+        return self.session.VM.get_VIFs(vm)
+
+    def vm_by_uuid(self, uuid):
+        try:
+            return self.session.VM.get_by_uuid(uuid)
+        except Failure as failure:
+            if failure.code != "UUID_INVALID":
+                raise
+            return None
+
+
+def vm_record(label, **fields):
+    """What scripts give to VM.create."""
+    record = {
+        "name_label": label, "name_description": "made by a test", "user_version": "1",
+        "is_a_template": False, "affinity": NULL,
+        "memory_static_max": str(256 * MIB), "memory_dynamic_max": str(256 * MIB),
+        "memory_dynamic_min": str(128 * MIB), "memory_static_min": str(128 * MIB),
+        "VCPUs_params": {"weight": "256"}, "VCPUs_max": "2", "VCPUs_at_startup": "2",
+        "actions_after_shutdown": "destroy", "actions_after_reboot": "restart",
+        "actions_after_crash": "restart", "PV_bootloader": "", "PV_kernel": "", "PV_ramdisk": "",
+        "PV_args": "", "PV_bootloader_args": "", "PV_legacy_args": "",
+        "HVM_boot_policy": "BIOS order", "HVM_boot_params": {"order": "cd"},
+        "HVM_shadow_multiplier": 1.0, "platform": {"acpi": "1"}, "PCI_bus": "",
+        "other_config": {"purpose": "test"}, "recommendations": "",
+        "xenstore_data": {}, "ha_always_run": False, "ha_restart_priority": "",
+        "tags": ["one", "two"], "blocked_operations": {}, "start_delay": "0",
+        "shutdown_delay": "0", "order": "0",
+    }
+    record.update(fields)
+    return record
+
+
+class Move:
+    """The arguments of one VM.migrate_send from pool `a` to pool `b`, as scripts gather them."""
+
+    def __init__(self, a, b, vm, sr, network=None, options=None):
+        self.a, self.b, self.vm = a, b, vm
+        self.token = b.session.host.migrate_receive(b.host, b.network(), {})
+        self.vdi_map = {vdi: sr for vdi in a.disks_of(vm)}
+        self.vif_map = {vif: network for vif in a.vifs_of(vm)} if network else {}
+        self.options = options or {}
+
+    def arguments(self):
+        return (self.vm, self.token, True, self.vdi_map, self.vif_map, self.options)
+
+    def check(self):
+        return self.a.session.VM.assert_can_migrate(*self.arguments())
+
+    def send(self, session=None):
+        """Synchronous: the VM's ref in pool b."""
+        return (session or self.a.session).VM.migrate_send(*self.arguments())
+
+    def begin(self):
+        """The task."""
+        return self.a.session.Async.VM.migrate_send(*self.arguments())
