@@ -296,7 +296,7 @@ class Pool:
             found += [f"file without VDI: {folder}/{name}" for name in sorted(files - named)]
             found += [f"VDI without file: {folder}/{name}" for name in sorted(named - files)]
         for parent, _, names in os.walk(self.path("run")):
-            found += [os.path.join(parent, name) for name in names]
+            found += [os.path.join(parent, name) for name in names if name not in ("url", "lock")]
         busy = [vm["name_label"] for vm in self.session.VM.get_all_records().values()
                 if vm["current_operations"]]
         return found + [f"VM with current operations: {name}" for name in busy]
