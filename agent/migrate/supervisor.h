@@ -83,8 +83,8 @@ int supervisor_peer_prepare(struct supervisor *supervisor, const char *session,
 int supervisor_peer_renew(struct supervisor *supervisor, const char *session, const char *migration,
 	struct value **ret_result, struct fault *fault);
 int supervisor_peer_digest(struct supervisor *supervisor, const char *session,
-	const char *migration, int64_t disk, int64_t span, struct cancel *cancel,
-	struct value **ret_result, struct fault *fault);
+	const char *migration, int64_t disk, int64_t span, struct value **ret_result,
+	struct fault *fault);
 int supervisor_peer_seal(struct supervisor *supervisor, const char *session, const char *migration,
 	struct value **ret_result, struct fault *fault);
 int supervisor_peer_commit(struct supervisor *supervisor, const char *session,

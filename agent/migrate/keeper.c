@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Receivers have no thread of their own: they act when the sender calls. What must happen without
+ * a call happens here, once a second. */
+#include "agent/migrate/receiver.h"
+#include "agent/migrate/supervisor_internal.h"
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+#define ROUND_USEC USEC_PER_SEC
+
+static void abort_receiver(
+	struct supervisor *supervisor, struct migration *m, enum migration_event why)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+
+	if (why == EVENT_ABANDONED) {
+		struct fault reason CLEANUP_FAULT = FAULT_INIT;
+		fault_text(&reason, -1,
+			"the sender was not heard for %llu s; its disks here were removed",
+			(unsigned long long)(supervisor->params->abandon_usec / USEC_PER_SEC));
+		migration_set_error(m, &reason);
+	}
+	if (receiver_abort(m, why, &fault) < 0) {
+		char *text CLEANUP_FREE = fault_describe(&fault);
+		log_error("MIG-ABORT", "migration=%s error=%s; trying again", m->uuid, text);
+	}
+}
+
+static void look_after(struct supervisor *supervisor, struct migration *m)
+{
+	const struct supervisor_params *params = supervisor->params;
+	enum migration_state state = migration_state(m);
+
+	pthread_mutex_lock(&m->lock);
+	uint64_t silent = clock_now_usec() - m->last_heard_usec;
+	pthread_mutex_unlock(&m->lock);
+
+	if (state == STATE_ABORTING)
+		abort_receiver(supervisor, m, EVENT_FAILED);
+	else if (fsm_is_cancellable(ROLE_RECEIVER, state) && migration_cancel_requested(m))
+		abort_receiver(supervisor, m, EVENT_CANCEL);
+	else if ((state == STATE_ALLOCATING || state == STATE_RECEIVING) &&
+		 silent > params->abandon_usec)
+		abort_receiver(supervisor, m, EVENT_ABANDONED);
+	else if (state == STATE_RECEIVING && silent > params->lease_usec && m->exports)
+		receiver_withdraw(m);
+	else if (state == STATE_COMMITTED && silent > params->lease_usec)
+		receiver_finish(m, NULL);
+}
+
+void keeper_round(struct supervisor *supervisor)
+{
+	size_t n;
+	struct migration **all CLEANUP_FREE = registry_all(&supervisor->registry, &n);
+
+	for (size_t i = 0; i < n; i++) {
+		struct migration *m CLEANUP_MIGRATION = all[i];
+		/* Busy means that the sender is being served: nothing to look after now. */
+		if (m->role != ROLE_RECEIVER || migration_enter(m, 0, NULL) < 0)
+			continue;
+		look_after(supervisor, m);
+		migration_leave(m);
+		if (fsm_is_final(migration_state(m)))
+			supervisor_retire(supervisor, m);
+	}
+}
+
+void *keeper_main(void *arg)
+{
+	struct supervisor *supervisor = arg;
+
+	while (cancel_sleep(supervisor->stop, ROUND_USEC) == 0)
+		keeper_round(supervisor);
+	return NULL;
+}

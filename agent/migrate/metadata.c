@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/migrate/metadata.h"
+
+#include "base/alloc.h"
+#include "base/parse.h"
+#include "base/uuid.h"
+#include "schema/classes.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Stored fields that describe the moment or the place, not the object. */
+static bool stays_behind(const char *field)
+{
+	static const char *const fields[] = {
+		"allowed_operations",
+		"current_operations",
+		"currently_attached",
+		"domid",
+		"location",
+		"managed",
+		"missing",
+		"physical_utilisation",
+		"runtime_properties",
+		"status_code",
+		"status_detail",
+		"storage_lock",
+		"virtual_size",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(fields); i++)
+		if (strcmp(fields[i], field) == 0)
+			return true;
+	return false;
+}
+
+static bool travels(const struct class_field *field)
+{
+	return field->type != FIELD_DERIVED && field->type != FIELD_REF &&
+	       field->type != FIELD_SET_REF && !stays_behind(field->name);
+}
+
+static int export_fields(struct pool_db *pool, const char *class_name, const char *ref,
+	struct value **ret_fields, struct fault *fault)
+{
+	const struct class *class = class_find(class_name);
+	struct value *record CLEANUP_VALUE = NULL;
+
+	int r = object_get_record(pool, class_name, ref, &record, fault);
+	if (r < 0)
+		return r;
+	struct value *fields = value_new_struct();
+	for (size_t i = 0; i < class->n_fields; i++) {
+		const struct value *value = value_find(record, class->fields[i].name);
+		if (value && travels(&class->fields[i]))
+			value_set(fields, class->fields[i].name, value_copy(value));
+	}
+	*ret_fields = fields;
+	return 0;
+}
+
+int metadata_export_vdi(
+	struct pool_db *pool, const char *vdi, struct value **ret_fields, struct fault *fault)
+{
+	return export_fields(pool, "VDI", vdi, ret_fields, fault);
+}
+
+static int64_t disk_index(const struct value *disks, const char *vdi)
+{
+	for (size_t i = 0; i < disks->array.n_items; i++)
+		if (strcmp(value_string(disks->array.items[i], ""), vdi) == 0)
+			return (int64_t)i;
+	return -1;
+}
+
+static int export_vbds(struct pool_db *pool, const char *vm, const struct value *disks,
+	struct value *ret_vbds, struct fault *fault)
+{
+	struct value *refs CLEANUP_VALUE = NULL;
+
+	int r = object_find(pool, "VBD", "VM", vm, &refs, fault);
+	for (size_t i = 0; r == 0 && i < refs->array.n_items; i++) {
+		const char *ref = refs->array.items[i]->string;
+		struct value *fields CLEANUP_VALUE = NULL;
+		char *vdi CLEANUP_FREE = NULL;
+		r = export_fields(pool, "VBD", ref, &fields, fault);
+		if (r == 0)
+			r = object_get_string(pool, "VBD", ref, "VDI", &vdi, fault);
+		if (r < 0)
+			return r;
+		int64_t index = disk_index(disks, vdi);
+		value_set_int(fields, "disk", index);
+		/* A CD stays behind: its drive arrives empty. */
+		value_set_bool(fields, "empty", index < 0);
+		value_append(ret_vbds, TAKE_PTR(fields));
+	}
+	return r;
+}
+
+static int export_vifs(struct pool_db *pool, const char *vm, const struct value *vif_map,
+	struct value *ret_vifs, struct fault *fault)
+{
+	struct value *refs CLEANUP_VALUE = NULL;
+
+	int r = object_find(pool, "VIF", "VM", vm, &refs, fault);
+	for (size_t i = 0; r == 0 && i < refs->array.n_items; i++) {
+		const char *ref = refs->array.items[i]->string;
+		struct value *fields CLEANUP_VALUE = NULL;
+		const char *network = value_find_string(vif_map, ref, NULL);
+		if (ref_is_null(network))
+			return fault_set(fault, -EINVAL, "VIF_NOT_IN_MAP", ref, NULL);
+		r = export_fields(pool, "VIF", ref, &fields, fault);
+		if (r < 0)
+			return r;
+		value_set_string(fields, "network", network);
+		value_append(ret_vifs, TAKE_PTR(fields));
+	}
+	return r;
+}
+
+int metadata_export(struct pool_db *pool, const char *vm, const struct value *disks,
+	const struct value *vif_map, struct value **ret_manifest, struct fault *fault)
+{
+	struct value *manifest CLEANUP_VALUE = value_new_struct();
+	struct value *fields = NULL;
+	char *metrics CLEANUP_FREE = NULL;
+
+	int r = export_fields(pool, "VM", vm, &fields, fault);
+	if (r < 0)
+		return r;
+	value_set(manifest, "vm", TAKE_PTR(fields));
+	r = object_get_string(pool, "VM", vm, "metrics", &metrics, fault);
+	if (r < 0)
+		return r;
+	if (!ref_is_null(metrics) && object_exists(pool, "VM_metrics", metrics)) {
+		r = export_fields(pool, "VM_metrics", metrics, &fields, fault);
+		if (r < 0)
+			return r;
+		value_set(manifest, "metrics", TAKE_PTR(fields));
+	}
+	struct value *vbds = value_new_array();
+	value_set(manifest, "vbds", vbds);
+	struct value *vifs = value_new_array();
+	value_set(manifest, "vifs", vifs);
+	r = export_vbds(pool, vm, disks, vbds, fault);
+	if (r == 0)
+		r = export_vifs(pool, vm, vif_map, vifs, fault);
+	if (r == 0)
+		*ret_manifest = TAKE_PTR(manifest);
+	return r;
+}
+
+/* XML-RPC carries ints as bare text, and JSON carries datetimes as text. */
+static int coerce(const struct class_field *field, const struct value *value,
+	struct value **ret_value, struct fault *fault)
+{
+	const char *text = value_string(value, NULL);
+	int64_t integer;
+	double real;
+
+	*ret_value = NULL;
+	if (text && field->type == FIELD_INT && parse_int64(text, &integer) == 0)
+		*ret_value = value_new_int(integer);
+	else if (text && field->type == FIELD_FLOAT && parse_double(text, &real) == 0)
+		*ret_value = value_new_double(real);
+	else if (text && field->type == FIELD_DATETIME && datetime_parse(text, &integer) == 0)
+		*ret_value = value_new_datetime(integer);
+	else if (text && (field->type == FIELD_INT || field->type == FIELD_FLOAT ||
+				 field->type == FIELD_DATETIME))
+		return fault_set(fault, -EINVAL, "FIELD_TYPE_ERROR", field->name, NULL);
+	else
+		*ret_value = value_copy(value);
+	return 0;
+}
+
+/* The members of `fields` that are stored fields of the class and travel. */
+static int import_fields(const char *class_name, const struct value *fields,
+	struct value **ret_fields, struct fault *fault)
+{
+	const struct class *class = class_find(class_name);
+	struct value *chosen CLEANUP_VALUE = value_new_struct();
+
+	for (size_t i = 0; i < class->n_fields; i++) {
+		const struct class_field *field = &class->fields[i];
+		const struct value *value = value_find(fields, field->name);
+		struct value *right = NULL;
+		if (!value || !travels(field))
+			continue;
+		int r = coerce(field, value, &right, fault);
+		if (r < 0)
+			return r;
+		value_set(chosen, field->name, right);
+	}
+	*ret_fields = TAKE_PTR(chosen);
+	return 0;
+}
+
+/* A uuid that is missing, malformed, taken, or not to be kept is left to object_create. */
+static void settle_uuid(
+	struct pool_db *pool, const char *class, struct value *fields, bool new_identity)
+{
+	const char *uuid = value_find_string(fields, "uuid", "");
+	char *ref CLEANUP_FREE = NULL;
+
+	if (new_identity || !uuid_is_valid(uuid) ||
+		object_get_by_uuid(pool, class, uuid, &ref, NULL) == 0)
+		value_unset(fields, "uuid");
+}
+
+static int import_disks(struct pool_db *pool, const struct value *disks, struct value *ret_refs,
+	struct fault *fault)
+{
+	for (size_t i = 0; i < disks->array.n_items; i++) {
+		const struct value *disk = disks->array.items[i];
+		struct value *fields CLEANUP_VALUE = NULL;
+		char *ref CLEANUP_FREE = NULL;
+		int r = import_fields("VDI", value_find(disk, "fields"), &fields, fault);
+		if (r < 0)
+			return r;
+		value_set_string(fields, "uuid", value_find_string(disk, "uuid", ""));
+		value_set_string(fields, "SR", value_find_string(disk, "sr", ""));
+		value_set_string(fields, "location", value_find_string(disk, "location", ""));
+		value_set_int(fields, "virtual_size", value_find_int(disk, "size", 0));
+		value_set_bool(fields, "managed", true);
+		r = object_create(pool, "VDI", fields, &ref, fault);
+		if (r < 0)
+			return r;
+		value_append_string(ret_refs, ref);
+	}
+	return 0;
+}
+
+static int import_vm(struct pool_db *pool, const struct value *manifest, bool new_identity,
+	char **ret_vm, struct fault *fault)
+{
+	struct value *fields CLEANUP_VALUE = NULL;
+	struct value *metrics CLEANUP_VALUE = NULL;
+	char *metrics_ref CLEANUP_FREE = NULL;
+	const struct value *sent_metrics = value_find(manifest, "metrics");
+
+	int r = import_fields("VM", value_find(manifest, "vm"), &fields, fault);
+	if (r == 0 && sent_metrics)
+		r = import_fields("VM_metrics", sent_metrics, &metrics, fault);
+	if (r < 0)
+		return r;
+	if (!metrics)
+		metrics = value_new_struct();
+	settle_uuid(pool, "VM_metrics", metrics, new_identity);
+	r = object_create(pool, "VM_metrics", metrics, &metrics_ref, fault);
+	if (r < 0)
+		return r;
+	if (new_identity)
+		value_unset(fields, "uuid");
+	value_set_string(fields, "metrics", metrics_ref);
+	return object_create(pool, "VM", fields, ret_vm, fault);
+}
+
+static int import_devices(struct pool_db *pool, const char *class, const struct value *devices,
+	const char *vm, const struct value *vdis, bool new_identity, struct fault *fault)
+{
+	for (size_t i = 0; devices && i < devices->array.n_items; i++) {
+		const struct value *device = devices->array.items[i];
+		struct value *fields CLEANUP_VALUE = NULL;
+		char *ref CLEANUP_FREE = NULL;
+		int64_t disk = -1;
+		int r = import_fields(class, device, &fields, fault);
+		if (r < 0)
+			return r;
+		settle_uuid(pool, class, fields, new_identity);
+		value_set_string(fields, "VM", vm);
+		if (vdis) {
+			const struct value *index = value_find(device, "disk");
+			if (index && index->type == VALUE_INT)
+				disk = index->integer;
+			else if (parse_int64(value_string(index, "-1"), &disk) < 0)
+				disk = -1;
+			if (disk >= (int64_t)vdis->array.n_items)
+				return fault_text(fault, -EINVAL,
+					"manifest: VBD %zu names disk %lld of %zu", i,
+					(long long)disk, vdis->array.n_items);
+			if (disk >= 0)
+				value_set_string(fields, "VDI", vdis->array.items[disk]->string);
+		} else {
+			value_set_string(
+				fields, "network", value_find_string(device, "network", ""));
+		}
+		r = object_create(pool, class, fields, &ref, fault);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int metadata_import(struct pool_db *pool, const struct value *manifest, const struct value *disks,
+	bool new_identity, char **ret_vm, struct fault *fault)
+{
+	struct value *vdis CLEANUP_VALUE = value_new_array();
+	char *vm CLEANUP_FREE = NULL;
+
+	int r = import_vm(pool, manifest, new_identity, &vm, fault);
+	if (r == 0)
+		r = import_disks(pool, disks, vdis, fault);
+	if (r == 0)
+		r = import_devices(
+			pool, "VBD", value_find(manifest, "vbds"), vm, vdis, new_identity, fault);
+	if (r == 0)
+		r = import_devices(
+			pool, "VIF", value_find(manifest, "vifs"), vm, NULL, new_identity, fault);
+	if (r == 0)
+		*ret_vm = TAKE_PTR(vm);
+	return r;
+}

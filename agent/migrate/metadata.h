@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A VM's metadata between pools. Exported: every stored field that is not a reference into the
+ * source pool and not a matter of the moment; the relations to disks and networks as indexes and
+ * mapped refs. */
+#ifndef FERRY_AGENT_MIGRATE_METADATA_H
+#define FERRY_AGENT_MIGRATE_METADATA_H
+
+#include "schema/pool_db.h"
+
+/* *ret_manifest: struct {vm, metrics, vbds: [{fields, disk}], vifs: [{fields, network}]}. `disks`:
+ * refs of the VM's disk VDIs in the order of the plan ("disk" is an index into it, -1 for an empty
+ * drive). vif_map: VIF ref -> network ref of the destination. */
+int metadata_export(struct pool_db *pool, const char *vm, const struct value *disks,
+	const struct value *vif_map, struct value **ret_manifest, struct fault *fault);
+
+/* The fields of a VDI that travel. */
+int metadata_export_vdi(
+	struct pool_db *pool, const char *vdi, struct value **ret_fields, struct fault *fault);
+
+/* Makes VM, VM_metrics, VDIs, VBDs and VIFs; inside a transaction of the caller. disks: array of
+ * structs {sr, uuid, location, size, fields}. new_identity: a copy: VM, VBDs and VIFs get new
+ * uuids; else they keep theirs (a VBD or VIF uuid that is taken is replaced). Values may have come
+ * over XML-RPC: ints as text are put right. */
+int metadata_import(struct pool_db *pool, const struct value *manifest, const struct value *disks,
+	bool new_identity, char **ret_vm, struct fault *fault);
+
+#endif

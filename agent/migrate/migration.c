@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/migrate/migration.h"
+
+#include "agent/migrate/report.h"
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <time.h>
+
+struct migration *migration_new(const struct supervisor_params *params, struct migration_row *row)
+{
+	struct migration *m = xcalloc(1, sizeof(*m));
+	pthread_condattr_t attributes;
+
+	m->params = params;
+	m->uuid = xstrdup(row->uuid);
+	m->role = row->role;
+	m->state = row->state;
+	m->document = row->document ? TAKE_PTR(row->document) : value_new_struct();
+	m->n_refs = 1;
+	if (m->role == ROLE_SENDER) {
+		const struct value *disks = value_find(m->document, "disks");
+		m->n_disks = disks && disks->type == VALUE_ARRAY ? disks->array.n_items : 0;
+		m->disks = xcalloc(m->n_disks, sizeof(*m->disks));
+	}
+	m->cancel = cancel_new();
+	m->stop = cancel_new();
+	m->ended = cancel_new();
+	m->rate = rate_limit_new(params->bandwidth_bytes_per_sec);
+	m->last_heard_usec = clock_now_usec();
+	pthread_mutex_init(&m->lock, NULL);
+	pthread_condattr_init(&attributes);
+	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	pthread_cond_init(&m->changed, &attributes);
+	pthread_condattr_destroy(&attributes);
+	return m;
+}
+
+struct migration *migration_ref(struct migration *m)
+{
+	SCOPE_LOCK(&m->lock);
+	m->n_refs++;
+	return m;
+}
+
+struct migration *migration_unref(struct migration *m)
+{
+	if (!m)
+		return NULL;
+	pthread_mutex_lock(&m->lock);
+	bool last = --m->n_refs == 0;
+	pthread_mutex_unlock(&m->lock);
+	if (!last)
+		return NULL;
+	tgt_stop(m->tgt);
+	value_free(m->exports);
+	free(m->disks);
+	rate_limit_free(m->rate);
+	cancel_free(m->ended);
+	cancel_free(m->stop);
+	cancel_free(m->cancel);
+	value_free(m->document);
+	pthread_cond_destroy(&m->changed);
+	pthread_mutex_destroy(&m->lock);
+	free(m->uuid);
+	free(m);
+	return NULL;
+}
+
+/* The row to follow, checked and with the document to store; NULL with *ret_error set otherwise. */
+static const struct fsm_row *choose_row(struct migration *m, enum migration_event event,
+	struct value **ret_document, int *ret_error, struct fault *fault)
+{
+	SCOPE_LOCK(&m->lock);
+	const struct fsm_row *row = fsm_find(m->role, m->state, event);
+	if (!row) {
+		*ret_error = fault_text(fault, -EINVAL,
+			"migration %s: event %s has no place in state %s of the %s", m->uuid,
+			migration_event_name(event), migration_state_name(m->state),
+			migration_role_name(m->role));
+		return NULL;
+	}
+	bool leaves = fsm_is_cancellable(m->role, m->state) &&
+		      !fsm_is_cancellable(m->role, row->to) && row->to != STATE_ABORTING;
+	if (leaves && m->cancel_requested) {
+		*ret_error = fault_set(fault, -ECANCELED, "TASK_CANCELLED", m->uuid, NULL);
+		return NULL;
+	}
+	*ret_document = value_copy(m->document);
+	m->moving = true;
+	return row;
+}
+
+int migration_post(struct migration *m, enum migration_event event, struct fault *fault)
+{
+	struct value *document CLEANUP_VALUE = NULL;
+	int r = 0;
+
+	const struct fsm_row *row = choose_row(m, event, &document, &r, fault);
+	if (!row) {
+		if (r == -EINVAL)
+			log_error("MIG-EVENT-REFUSED", "migration=%s event=%s", m->uuid,
+				migration_event_name(event));
+		return r;
+	}
+	r = migration_move(m->params->storage->agent, m->uuid, row->from, row->to,
+		migration_event_name(event), document, fault);
+	pthread_mutex_lock(&m->lock);
+	if (r == 0)
+		m->state = row->to;
+	m->moving = false;
+	pthread_cond_broadcast(&m->changed);
+	pthread_mutex_unlock(&m->lock);
+	if (r < 0)
+		return r;
+	log_info("MIG-STATE", "migration=%s role=%s from=%s event=%s to=%s", m->uuid,
+		migration_role_name(m->role), migration_state_name(row->from),
+		migration_event_name(event), migration_state_name(row->to));
+	report_state(m);
+	return 0;
+}
+
+enum migration_state migration_state(struct migration *m)
+{
+	SCOPE_LOCK(&m->lock);
+	return m->state;
+}
+
+char *migration_get_string(struct migration *m, const char *name)
+{
+	SCOPE_LOCK(&m->lock);
+	return xstrdup(value_find_string(m->document, name, NULL));
+}
+
+struct value *migration_get(struct migration *m, const char *name)
+{
+	SCOPE_LOCK(&m->lock);
+	const struct value *value = value_find(m->document, name);
+	return value ? value_copy(value) : NULL;
+}
+
+void migration_set(struct migration *m, const char *name, struct value *value)
+{
+	SCOPE_LOCK(&m->lock);
+	value_set(m->document, name, value);
+}
+
+int migration_save(struct migration *m, struct fault *fault)
+{
+	struct value *document CLEANUP_VALUE = NULL;
+
+	pthread_mutex_lock(&m->lock);
+	document = value_copy(m->document);
+	pthread_mutex_unlock(&m->lock);
+	return migration_save_document(m->params->storage->agent, m->uuid, document, fault);
+}
+
+void migration_set_error(struct migration *m, const struct fault *fault)
+{
+	struct value *error = value_new_array();
+
+	value_append_string(error, fault->code ? fault->code : "INTERNAL_ERROR");
+	for (size_t i = 0; i < fault->n_params; i++)
+		value_append_string(error, fault->params[i]);
+	pthread_mutex_lock(&m->lock);
+	bool first = !value_find(m->document, "error");
+	if (first)
+		value_set(m->document, "error", TAKE_PTR(error));
+	pthread_mutex_unlock(&m->lock);
+	value_free(error);
+	char *text CLEANUP_FREE = fault_describe(fault);
+	if (first)
+		log_warn("MIG-ERROR", "migration=%s error=%s", m->uuid, text);
+}
+
+void migration_get_error(struct migration *m, struct fault *ret_fault)
+{
+	struct value *error CLEANUP_VALUE = migration_get(m, "error");
+
+	if (!error || error->type != VALUE_ARRAY || error->array.n_items == 0) {
+		fault_text(ret_fault, -EIO, "migration %s ended in state %s", m->uuid,
+			migration_state_name(migration_state(m)));
+		return;
+	}
+	fault_set(ret_fault, -EIO, value_string(error->array.items[0], "INTERNAL_ERROR"), NULL);
+	for (size_t i = 1; i < error->array.n_items; i++)
+		fault_add_param(ret_fault, value_string(error->array.items[i], ""));
+}
+
+int migration_enter(struct migration *m, unsigned timeout_sec, struct fault *fault)
+{
+	struct timespec deadline;
+
+	clock_gettime(CLOCK_MONOTONIC, &deadline);
+	deadline.tv_sec += timeout_sec;
+	SCOPE_LOCK(&m->lock);
+	while (m->busy)
+		if (pthread_cond_timedwait(&m->changed, &m->lock, &deadline) == ETIMEDOUT)
+			return fault_text(fault, -ETIMEDOUT,
+				"migration %s: another operation has been under way for %u s",
+				m->uuid, timeout_sec);
+	m->busy = true;
+	return 0;
+}
+
+void migration_leave(struct migration *m)
+{
+	SCOPE_LOCK(&m->lock);
+	m->busy = false;
+	pthread_cond_broadcast(&m->changed);
+}
+
+bool migration_request_cancel(struct migration *m, const char *who)
+{
+	pthread_mutex_lock(&m->lock);
+	while (m->moving) /* The answer must be true: wait for the state that is being stored. */
+		pthread_cond_wait(&m->changed, &m->lock);
+	bool possible = fsm_is_cancellable(m->role, m->state) || m->state == STATE_ABORTING;
+	if (possible && !m->cancel_requested && m->state != STATE_ABORTING) {
+		m->cancel_requested = true;
+		value_set_string(m->document, "cancelled_by", who);
+		value_set_string(m->document, "cancelled_in", migration_state_name(m->state));
+		value_set(m->document, "cancelled_at", value_new_int(clock_wall_sec()));
+	}
+	pthread_mutex_unlock(&m->lock);
+	if (possible)
+		cancel_request(m->cancel, who);
+	return possible;
+}
+
+void migration_request_stop(struct migration *m)
+{
+	cancel_request(m->stop, "the daemon stops");
+	cancel_request(m->cancel, "the daemon stops");
+}
+
+bool migration_cancel_requested(struct migration *m)
+{
+	SCOPE_LOCK(&m->lock);
+	return m->cancel_requested;
+}

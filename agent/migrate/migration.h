@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One migration of this host, either role: its stored row, its state and who waits for it.
+ *
+ * The document is the part of the row that the roles define (sender.c, receiver.c). It is read and
+ * changed under the lock, by migration_get_* and migration_change; a state moves only by
+ * migration_post, which stores before it returns. */
+#ifndef FERRY_AGENT_MIGRATE_MIGRATION_H
+#define FERRY_AGENT_MIGRATE_MIGRATION_H
+
+#include "agent/copy/copier.h"
+#include "agent/migrate/fsm.h"
+#include "agent/migrate/supervisor.h"
+#include "target/tgt.h"
+
+#include <pthread.h>
+
+/* Figures of one disk that other threads read while it is copied. */
+struct migration_disk {
+	struct copy_progress copy;     /* of this run of the daemon */
+	_Atomic uint64_t done_before;  /* of its allocated bytes, by earlier runs */
+	_Atomic uint64_t sent_before;  /* bytes */
+	_Atomic uint64_t started_usec; /* 0: not yet */
+	_Atomic uint64_t ended_usec;   /* 0: not yet */
+};
+
+struct migration {
+	const struct supervisor_params *params;
+	char *uuid;
+	enum migration_role role;
+
+	pthread_mutex_t lock; /* protects what follows, up to the next comment line */
+	pthread_cond_t changed;
+	enum migration_state state;
+	struct value *document;
+	unsigned n_refs;
+	bool moving;              /* a new state is being stored */
+	bool busy;                /* an operation of migration_enter is under way */
+	bool cancel_requested;    /* by a person, as opposed to the daemon stopping */
+	uint64_t last_heard_usec; /* receiver: of the sender */
+
+	struct cancel
+		*cancel; /* requested by a cancel, by the daemon's stop, by a peer that gave up */
+	struct cancel *stop; /* requested by the daemon's stop only */
+	struct cancel
+		*ended; /* requested when the outcome is known: a sticky event for who waits */
+
+	/* Sender: one per disk of the plan, made with the object. */
+	struct migration_disk *disks;
+	size_t n_disks;
+	struct rate_limit *rate;
+
+	/* Receiver: only inside migration_enter. Sender: exports only, its own thread. */
+	struct tgt *tgt;
+	struct value *exports; /* how to log in to the disks, with secrets; never stored */
+
+	/* The supervisor's. */
+	struct migration *next;
+	pthread_t thread;
+	bool has_thread;
+};
+
+/* A new object for the row, whose document it takes over. One reference. */
+struct migration *migration_new(const struct supervisor_params *params, struct migration_row *row);
+struct migration *migration_ref(struct migration *migration);
+struct migration *migration_unref(struct migration *migration);
+
+/* Applies the event: checks the table, stores the new state and the document, tells the log, the
+ * `migration` object of the pool and whoever waits. -EINVAL (logged) when the table has no such
+ * row; -ECANCELED when a cancel was requested before and the event would leave the last state that
+ * can be cancelled. */
+int migration_post(struct migration *migration, enum migration_event event, struct fault *fault);
+
+enum migration_state migration_state(struct migration *migration);
+
+/* The member of the document, copied; the fallback or NULL when absent. The caller frees. */
+char *migration_get_string(struct migration *migration, const char *name);
+struct value *migration_get(struct migration *migration, const char *name);
+/* Sets a member of the document (taken over) in memory; migration_save or the next move stores it.
+ */
+void migration_set(struct migration *migration, const char *name, struct value *value);
+int migration_save(struct migration *migration, struct fault *fault);
+
+/* Keeps the first error in the document: code and parameters. */
+void migration_set_error(struct migration *migration, const struct fault *fault);
+void migration_get_error(struct migration *migration, struct fault *ret_fault);
+
+/* Operations of a receiver exclude each other; -ETIMEDOUT when another one lasts longer than that.
+ */
+int migration_enter(struct migration *migration, unsigned timeout_sec, struct fault *fault);
+void migration_leave(struct migration *migration);
+
+/* Asks it to stop; false when it can no longer be cancelled. */
+bool migration_request_cancel(struct migration *migration, const char *who);
+/* The daemon stops: threads leave the migration where it is. */
+void migration_request_stop(struct migration *migration);
+bool migration_cancel_requested(struct migration *migration);
+
+DEFINE_CLEANUP(struct migration *, migration_unref)
+#define CLEANUP_MIGRATION CLEANUP(cleanup_migration_unref)
+DEFINE_CLEANUP(struct migration *, migration_leave)
+#define CLEANUP_LEAVE CLEANUP(cleanup_migration_leave)
+
+#endif

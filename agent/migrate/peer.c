@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/migrate/peer.h"
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/parse.h"
+#include "xmlrpc/client.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define FIRST_PAUSE_USEC (200 * USEC_PER_MSEC)
+#define MAX_PAUSE_USEC   (2 * USEC_PER_SEC)
+
+struct peer {
+	struct client *client;
+	char *session;
+	char *url;
+};
+
+int peer_check_token(const struct value *token, struct fault *fault)
+{
+	static const char *const keys[] = {"SM", "host", "xenops", "session_id", "master",
+		"ferry_protocol", "ferry_fingerprint", "ferry_data_address"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
+		if (!value_find_string(token, keys[i], NULL))
+			return fault_text(fault, -EINVAL,
+				"dest lacks the key \"%s\": pass the map that host.migrate_receive "
+				"of a "
+				"Ferry pool returned, unchanged",
+				keys[i]);
+	const char *protocol = value_find_string(token, "ferry_protocol", "");
+	if (strcmp(protocol, PEER_PROTOCOL) != 0)
+		return fault_text(fault, -EPROTONOSUPPORT,
+			"the destination speaks migration protocol \"%s\", this pool " PEER_PROTOCOL
+			"; both must run the same version",
+			protocol);
+	return 0;
+}
+
+struct peer *peer_new(const struct value *token)
+{
+	struct peer *peer = xcalloc(1, sizeof(*peer));
+
+	peer->url = xstrdup(value_find_string(token, "master", ""));
+	peer->session = xstrdup(value_find_string(token, "session_id", ""));
+	peer->client = client_new(&(struct client_params){
+		.url = peer->url,
+		.fingerprint = value_find_string(token, "ferry_fingerprint", ""),
+	});
+	return peer;
+}
+
+struct peer *peer_free(struct peer *peer)
+{
+	if (!peer)
+		return NULL;
+	client_free(peer->client);
+	free(peer->session);
+	free(peer->url);
+	free(peer);
+	return NULL;
+}
+
+int peer_call(struct peer *peer, const char *verb, const char *migration, struct value *args,
+	uint64_t timeout_usec, struct cancel *cancel, struct value **ret_result,
+	struct fault *fault)
+{
+	struct value *owned CLEANUP_VALUE = args;
+	struct value *params CLEANUP_VALUE = value_new_array();
+	char *method CLEANUP_FREE = xasprintf("Peer.%s", verb);
+
+	value_append_string(params, peer->session);
+	value_append_string(params, migration);
+	for (size_t i = 0; owned && i < owned->array.n_items; i++)
+		value_append(params, value_copy(owned->array.items[i]));
+	return client_call(peer->client, method, params, clock_deadline(timeout_usec), cancel,
+		ret_result, fault);
+}
+
+bool peer_is_unreachable(int error)
+{
+	return error == -ETIMEDOUT || error == -ECONNREFUSED || error == -ECONNRESET ||
+	       error == -EHOSTUNREACH || error == -ENETUNREACH || error == -EPIPE;
+}
+
+int peer_call_patiently(struct peer *peer, const char *verb, const char *migration,
+	const struct value *args, uint64_t timeout_usec, uint64_t give_up_usec,
+	struct cancel *cancel, struct value **ret_result, struct fault *fault)
+{
+	uint64_t start = clock_now_usec();
+	uint64_t pause = FIRST_PAUSE_USEC;
+
+	for (;;) {
+		int r = peer_call(peer, verb, migration, args ? value_copy(args) : NULL,
+			timeout_usec, cancel, ret_result, fault);
+		if (!peer_is_unreachable(r))
+			return r;
+		if (clock_now_usec() - start + pause > give_up_usec)
+			return r;
+		log_warn("MIG-PEER-RETRY", "migration=%s peer=%s call=%s error=%s", migration,
+			peer->url, verb, strerror(-r));
+		r = cancel_sleep(cancel, pause);
+		if (r < 0)
+			return fault_text(fault, r, "cancelled while waiting for %s", peer->url);
+		pause = MIN(pause * 2, MAX_PAUSE_USEC);
+	}
+}
+
+int64_t peer_int(const struct value *record, const char *name, int64_t fallback)
+{
+	const struct value *value = value_find(record, name);
+	int64_t integer;
+
+	if (value && value->type == VALUE_STRING && parse_int64(value->string, &integer) == 0)
+		return integer;
+	return value_find_int(record, name, fallback);
+}

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/migrate/plan.h"
+
+#include "agent/migrate/metadata.h"
+#include "base/alloc.h"
+#include "base/parse.h"
+#include "base/uuid.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define OPERATION "migrate_send"
+
+static char *lower(const char *text)
+{
+	char *copy = xstrdup(text);
+
+	for (char *c = copy; *c; c++)
+		*c = (char)tolower((unsigned char)*c);
+	return copy;
+}
+
+static int check_power_state(const char *vm, const struct value *record, struct fault *fault)
+{
+	const char *state = value_find_string(record, "power_state", "");
+	char *actual CLEANUP_FREE = lower(state);
+
+	if (strcmp(state, "Halted") == 0)
+		return 0;
+	return fault_set(fault, -EBUSY, "VM_BAD_POWER_STATE", vm, "halted", actual, NULL);
+}
+
+static int check_idle(const char *vm, const struct value *record, struct fault *fault)
+{
+	const struct value *operations = value_find(record, "current_operations");
+
+	if (!operations || operations->type != VALUE_STRUCT || operations->record.n_members == 0)
+		return 0;
+	const struct value_member *first = &operations->record.members[0];
+	return fault_set(fault, -EBUSY, "OTHER_OPERATION_IN_PROGRESS", "VM", vm,
+		value_string(first->value, ""), first->name, NULL);
+}
+
+int plan_check_operation(const struct storage *storage, const char *vm, struct fault *fault)
+{
+	struct value *record CLEANUP_VALUE = NULL;
+
+	int r = object_get_record(storage->pool, "VM", vm, &record, fault);
+	if (r < 0)
+		return r;
+	const char *blocked =
+		value_find_string(value_find(record, "blocked_operations"), OPERATION, NULL);
+	if (blocked)
+		return fault_set(fault, -EPERM, "OPERATION_BLOCKED", vm, blocked, NULL);
+	r = check_power_state(vm, record, fault);
+	if (r == 0)
+		r = check_idle(vm, record, fault);
+	if (r < 0)
+		return r;
+	if (value_find_bool(record, "is_default_template", false))
+		return fault_set(fault, -EPERM, "VM_IS_TEMPLATE", vm, OPERATION, NULL);
+	if (value_find_bool(record, "is_a_snapshot", false))
+		return fault_set(fault, -EPERM, "VM_IS_SNAPSHOT", vm, OPERATION, NULL);
+	if (value_find_bool(record, "is_control_domain", false))
+		return fault_set(fault, -EPERM, "OPERATION_NOT_ALLOWED",
+			"a control domain belongs to its host and cannot be migrated", NULL);
+	return 0;
+}
+
+int plan_option_bool(const struct value *options, const char *name, bool fallback, bool *ret_value,
+	struct fault *fault)
+{
+	const char *text = value_find_string(options, name, NULL);
+
+	*ret_value = fallback;
+	if (!text || parse_bool(text, ret_value) == 0)
+		return 0;
+	char *field CLEANUP_FREE = xasprintf("options:%s", name);
+	return fault_set(fault, -EINVAL, "INVALID_VALUE", field, text, NULL);
+}
+
+/* A disk that another VM uses too would be taken away from it. */
+static int check_exclusive(
+	struct pool_db *pool, const char *vm, const char *vdi, struct fault *fault)
+{
+	struct value *vbds CLEANUP_VALUE = NULL;
+
+	int r = object_find(pool, "VBD", "VDI", vdi, &vbds, fault);
+	for (size_t i = 0; r == 0 && i < vbds->array.n_items; i++) {
+		char *owner CLEANUP_FREE = NULL;
+		r = object_get_string(
+			pool, "VBD", vbds->array.items[i]->string, "VM", &owner, fault);
+		if (r == 0 && strcmp(owner, vm) != 0)
+			r = fault_set(fault, -EBUSY, "VDI_IN_USE", vdi, OPERATION, NULL);
+	}
+	return r;
+}
+
+static int check_vdi(struct pool_db *pool, const char *vm, const char *vdi,
+	const struct value *record, struct fault *fault)
+{
+	if (value_find_bool(record, "cbt_enabled", false))
+		return fault_set(fault, -EPERM, "VDI_CBT_ENABLED", vdi, NULL);
+	if (value_find(value_find(record, "sm_config"), "key_hash"))
+		return fault_set(fault, -EPERM, "VDI_IS_ENCRYPTED", vdi, NULL);
+	if (strcmp(value_find_string(record, "on_boot", "persist"), "reset") == 0)
+		return fault_set(
+			fault, -EPERM, "VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION", vdi, NULL);
+	const struct value *operations = value_find(record, "current_operations");
+	if (operations && operations->type == VALUE_STRUCT && operations->record.n_members)
+		return fault_set(fault, -EBUSY, "OTHER_OPERATION_IN_PROGRESS", "VDI", vdi,
+			value_string(operations->record.members[0].value, ""),
+			operations->record.members[0].name, NULL);
+	return check_exclusive(pool, vm, vdi, fault);
+}
+
+static int inspect_source(const char *path, struct stat *ret_st)
+{
+	int fd CLEANUP_CLOSE = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+
+	if (fd < 0 || fstat(fd, ret_st) < 0)
+		return -errno;
+	return S_ISREG(ret_st->st_mode) ? 0 : -EINVAL;
+}
+
+/* One disk of the plan, and what the destination needs to know of it. */
+static int plan_disk(const struct storage *storage, const char *vm, const char *vdi, const char *sr,
+	struct value **ret_disk, struct value **ret_manifest, struct fault *fault)
+{
+	struct value *record CLEANUP_VALUE = NULL;
+	struct value *fields CLEANUP_VALUE = NULL;
+	char *path CLEANUP_FREE = NULL;
+	struct stat st;
+
+	int r = object_get_record(storage->pool, "VDI", vdi, &record, fault);
+	if (r == 0)
+		r = check_vdi(storage->pool, vm, vdi, record, fault);
+	if (r == 0)
+		r = vdi_path(storage, vdi, &path, fault);
+	if (r == 0)
+		r = metadata_export_vdi(storage->pool, vdi, &fields, fault);
+	if (r < 0)
+		return r;
+	r = inspect_source(path, &st);
+	if (r < 0)
+		return fault_errno(fault, r, "preflight: disk %s on the source: %s", vdi, path);
+	if (st.st_size != value_find_int(record, "virtual_size", -1))
+		return fault_text(fault, -EINVAL,
+			"preflight: disk %s on the source: %s has %lld bytes, the VDI says %lld; "
+			"SR.scan takes in what changed",
+			vdi, path, (long long)st.st_size,
+			(long long)value_find_int(record, "virtual_size", -1));
+
+	struct value *disk = value_new_struct();
+	value_set_string(disk, "vdi", vdi);
+	value_set_string(disk, "vdi_uuid", value_find_string(record, "uuid", ""));
+	value_set_string(disk, "name", value_find_string(record, "name_label", ""));
+	value_set_string(disk, "path", path);
+	value_set_string(disk, "sr", sr);
+	value_set_int(disk, "size", st.st_size);
+	value_set_int(disk, "allocated", (int64_t)st.st_blocks * 512);
+	value_set_int(disk, "device", (int64_t)st.st_dev);
+	value_set_int(disk, "inode", (int64_t)st.st_ino);
+	value_set_int(disk, "mtime_sec", st.st_mtim.tv_sec);
+	value_set_int(disk, "mtime_nsec", st.st_mtim.tv_nsec);
+	*ret_disk = disk;
+
+	struct value *manifest = value_new_struct();
+	value_set_string(manifest, "sr", sr);
+	value_set_string(manifest, "uuid", value_find_string(record, "uuid", ""));
+	value_set_int(manifest, "size", st.st_size);
+	value_set_int(manifest, "allocated", (int64_t)st.st_blocks * 512);
+	value_set(manifest, "fields", TAKE_PTR(fields));
+	*ret_manifest = manifest;
+	return 0;
+}
+
+static int collect_disks(const struct storage *storage, const struct migrate_request *request,
+	struct value *ret_refs, struct fault *fault)
+{
+	struct value *vbds CLEANUP_VALUE = NULL;
+
+	int r = object_find(storage->pool, "VBD", "VM", request->vm, &vbds, fault);
+	for (size_t i = 0; r == 0 && i < vbds->array.n_items; i++) {
+		struct value *vbd CLEANUP_VALUE = NULL;
+		r = object_get_record(
+			storage->pool, "VBD", vbds->array.items[i]->string, &vbd, fault);
+		if (r < 0)
+			return r;
+		const char *vdi = value_find_string(vbd, "VDI", REF_NULL);
+		if (strcmp(value_find_string(vbd, "type", ""), "Disk") != 0 || ref_is_null(vdi) ||
+			value_contains_string(ret_refs, vdi))
+			continue;
+		if (ref_is_null(value_find_string(request->vdi_map, vdi, NULL)))
+			return fault_set(fault, -EINVAL, "VDI_NOT_IN_MAP", vdi, NULL);
+		value_append_string(ret_refs, vdi);
+	}
+	return r;
+}
+
+static int check_vm(const struct storage *storage, const char *vm, bool copy, struct fault *fault)
+{
+	struct value *record CLEANUP_VALUE = NULL;
+
+	int r = object_get_record(storage->pool, "VM", vm, &record, fault);
+	if (r == 0 && copy)
+		r = check_power_state(vm, record, fault);
+	if (r < 0)
+		return r;
+	const struct value *snapshots = value_find(record, "snapshots");
+	if (snapshots && snapshots->type == VALUE_ARRAY && snapshots->array.n_items)
+		return fault_set(fault, -EPERM, "OPERATION_NOT_ALLOWED",
+			"the VM has snapshots, which cannot be migrated; delete them first", NULL);
+	return 0;
+}
+
+int plan_make(const struct storage *storage, const struct migrate_request *request, bool *ret_copy,
+	struct value **ret_disks, struct value **ret_manifest, struct fault *fault)
+{
+	struct value *refs CLEANUP_VALUE = value_new_array();
+	struct value *disks CLEANUP_VALUE = value_new_array();
+	struct value *manifest CLEANUP_VALUE = NULL;
+	struct value *manifest_disks CLEANUP_VALUE = value_new_array();
+
+	int r = plan_option_bool(request->options, "copy", false, ret_copy, fault);
+	if (r == 0)
+		r = collect_disks(storage, request, refs, fault);
+	if (r == 0)
+		r = check_vm(storage, request->vm, *ret_copy, fault);
+	for (size_t i = 0; r == 0 && i < refs->array.n_items; i++) {
+		const char *vdi = refs->array.items[i]->string;
+		struct value *disk = NULL;
+		struct value *entry = NULL;
+		r = plan_disk(storage, request->vm, vdi,
+			value_find_string(request->vdi_map, vdi, ""), &disk, &entry, fault);
+		if (r < 0)
+			return r;
+		value_append(disks, disk);
+		value_append(manifest_disks, entry);
+	}
+	if (r == 0)
+		r = metadata_export(
+			storage->pool, request->vm, refs, request->vif_map, &manifest, fault);
+	if (r < 0)
+		return r;
+	value_set_bool(manifest, "copy", *ret_copy);
+	value_set(manifest, "disks", TAKE_PTR(manifest_disks));
+	*ret_disks = TAKE_PTR(disks);
+	*ret_manifest = TAKE_PTR(manifest);
+	return 0;
+}
+
+int plan_check_sources(const struct value *disks, struct fault *fault)
+{
+	for (size_t i = 0; i < disks->array.n_items; i++) {
+		const struct value *disk = disks->array.items[i];
+		const char *path = value_find_string(disk, "path", "");
+		struct stat st;
+		int r = inspect_source(path, &st);
+		if (r < 0)
+			return fault_errno(fault, r, "source disk %zu (%s)", i, path);
+		if (st.st_size == value_find_int(disk, "size", -1) &&
+			(int64_t)st.st_dev == value_find_int(disk, "device", -1) &&
+			(int64_t)st.st_ino == value_find_int(disk, "inode", -1) &&
+			st.st_mtim.tv_sec == value_find_int(disk, "mtime_sec", -1) &&
+			st.st_mtim.tv_nsec == value_find_int(disk, "mtime_nsec", -1))
+			continue;
+		return fault_text(fault, -EBUSY,
+			"source disk %zu (%s) was changed or replaced by somebody else while it "
+			"was "
+			"copied; the source is kept as it is; migrate again when it is at rest",
+			i, path);
+	}
+	return 0;
+}

@@ -1,0 +1,513 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/migrate/receiver.h"
+
+#include "agent/copy/digest.h"
+#include "agent/migrate/metadata.h"
+#include "agent/migrate/peer.h"
+#include "base/alloc.h"
+#include "base/log.h"
+#include "base/uuid.h"
+#include "target/disk.h"
+#include "target/export.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define IQN_PREFIX    "iqn.2026-11.org.ferry:"
+#define SECRET_LENGTH 32
+
+/* The folder of a migration's tgtd: short, because a socket's path has 107 characters. */
+static char *tgt_dir(const struct migration *m)
+{
+	return xasprintf("%s/t%.13s", m->params->run_dir, m->uuid);
+}
+
+static int record_tgt(struct migration *m, const char *dir, struct fault *fault)
+{
+	int64_t id;
+
+	return resource_record(m->params->storage->agent, m->uuid, "tgtd", dir, NULL, &id, fault);
+}
+
+static void drop_tgt(struct migration *m)
+{
+	char *dir CLEANUP_FREE = tgt_dir(m);
+
+	m->tgt = tgt_stop(m->tgt);
+	m->exports = value_free(m->exports);
+	int r = tgt_forget_run_dir(dir);
+	if (r == 0)
+		resource_forget_name(m->params->storage->agent, "tgtd", dir, NULL);
+	else
+		log_warn(
+			"TGT-LEFTOVER", "migration=%s dir=%s error=%s", m->uuid, dir, strerror(-r));
+}
+
+static void tgt_lost(void *arg, const char *reason)
+{
+	log_warn("TGT-LOST", "migration=%s reason=%s", (const char *)arg, reason);
+}
+
+static int start_tgt(struct migration *m, const struct value *disks, struct fault *fault)
+{
+	char *dir CLEANUP_FREE = tgt_dir(m);
+	const char **paths CLEANUP_FREE = xcalloc(disks->array.n_items + 1, sizeof(*paths));
+
+	for (size_t i = 0; i < disks->array.n_items; i++)
+		paths[i] = value_find_string(disks->array.items[i], "path", "");
+	int r = record_tgt(m, dir, fault);
+	if (r == 0)
+		r = tgt_forget_run_dir(dir);
+	if (r < 0)
+		return fault_errno(fault, r, "removing what an earlier tgtd left in %s", dir);
+	return tgt_start(
+		&(struct tgt_params){
+			.program = m->params->tgtd,
+			.run_dir = dir,
+			.address = m->params->data_address,
+			.image_dirs = paths,
+			.n_threads = m->params->tgtd_threads,
+			.lost = tgt_lost,
+			.arg = m->uuid,
+		},
+		&m->tgt, fault);
+}
+
+/* "0123456789abcdef" of the uuid: hex digits only, for names with a narrow alphabet. */
+static char *short_id(const char *uuid)
+{
+	return xasprintf("%.8s%.4s%.4s", uuid, uuid + 9, uuid + 14);
+}
+
+static int add_export(struct migration *m, size_t index, struct value *disk, int64_t generation,
+	struct value *ret_exports, struct fault *fault)
+{
+	char *id CLEANUP_FREE = short_id(m->uuid);
+	char *iqn CLEANUP_FREE =
+		xasprintf(IQN_PREFIX "%s.d%zu.g%lld", m->uuid, index, (long long)generation);
+	char *initiator CLEANUP_FREE = xasprintf(IQN_PREFIX "sender.%s", m->uuid);
+	char *user CLEANUP_FREE = xasprintf("d%zu.%s", index, id);
+	char *secret CLEANUP_FREE = secret_new(SECRET_LENGTH);
+	char *serial CLEANUP_FREE = xasprintf("%s-d%zu-g%lld", id, index, (long long)generation);
+	struct export_identity identity;
+
+	int r = export_add(m->tgt, (uint32_t)index + 1,
+		&(struct export_params){
+			.iqn = iqn,
+			.path = value_find_string(disk, "path", ""),
+			.initiator = initiator,
+			.user = user,
+			.secret = secret,
+			.serial = serial,
+			.size_bytes = (uint64_t)value_find_int(disk, "size", 0),
+		},
+		&identity, fault);
+	if (r < 0)
+		return r;
+	value_set_int(disk, "device", (int64_t)identity.device);
+	value_set_int(disk, "inode", (int64_t)identity.inode);
+	struct value *export = value_new_struct();
+	value_set_string(export, "address", m->params->data_address);
+	value_set_int(export, "port", tgt_port(m->tgt));
+	value_set_string(export, "iqn", iqn);
+	value_set_string(export, "initiator", initiator);
+	value_set_string(export, "user", user);
+	value_set_string(export, "secret", secret);
+	value_set_string(export, "serial", serial);
+	value_set_int(export, "size", value_find_int(disk, "size", 0));
+	value_append(ret_exports, export);
+	return 0;
+}
+
+static int64_t next_generation(struct migration *m)
+{
+	SCOPE_LOCK(&m->lock);
+	int64_t generation = value_find_int(m->document, "generation", 0) + 1;
+	value_set_int(m->document, "generation", generation);
+	return generation;
+}
+
+static int make_exports(struct migration *m, struct fault *fault)
+{
+	struct value *disks CLEANUP_VALUE = migration_get(m, "disks");
+	struct value *exports CLEANUP_VALUE = value_new_array();
+	int64_t generation = next_generation(m);
+
+	int r = migration_save(m, fault); /* A generation is used once, whatever happens. */
+	if (r == 0 && disks->array.n_items)
+		r = start_tgt(m, disks, fault);
+	for (size_t i = 0; r == 0 && i < disks->array.n_items; i++)
+		r = add_export(m, i, disks->array.items[i], generation, exports, fault);
+	if (r == 0) {
+		migration_set(m, "disks", value_copy(disks));
+		r = migration_save(m, fault);
+	}
+	if (r < 0) {
+		drop_tgt(m);
+		return r;
+	}
+	m->exports = TAKE_PTR(exports);
+	return 0;
+}
+
+static int make_disks(struct migration *m, struct fault *fault)
+{
+	struct value *disks CLEANUP_VALUE = migration_get(m, "disks");
+
+	for (size_t i = 0; i < disks->array.n_items; i++) {
+		struct value *disk = disks->array.items[i];
+		char *location CLEANUP_FREE = NULL;
+		char *path CLEANUP_FREE = NULL;
+		int r = storage_prepare_disk(m->params->storage, m->uuid,
+			value_find_string(disk, "sr", ""), value_find_string(disk, "uuid", ""),
+			(uint64_t)value_find_int(disk, "size", 0),
+			(uint64_t)value_find_int(disk, "allocated", 0), &location, &path, fault);
+		if (r < 0)
+			return r;
+		value_set_string(disk, "location", location);
+		value_set_string(disk, "path", path);
+	}
+	migration_set(m, "disks", TAKE_PTR(disks));
+	return migration_save(m, fault);
+}
+
+int receiver_allocate(struct migration *m, struct fault *fault)
+{
+	int r = make_disks(m, fault);
+
+	if (r == 0)
+		r = make_exports(m, fault);
+	if (r == 0)
+		r = migration_post(m, EVENT_PREPARED, fault);
+	return r;
+}
+
+int receiver_exports(struct migration *m, struct value **ret_exports, struct fault *fault)
+{
+	if (migration_state(m) != STATE_RECEIVING)
+		return fault_text(fault, -EINVAL, "migration %s is in state %s: it takes no data",
+			m->uuid, migration_state_name(migration_state(m)));
+	if (!m->exports || (m->tgt && tgt_is_lost(m->tgt))) {
+		drop_tgt(m);
+		int r = make_disks(m, fault);
+		if (r == 0)
+			r = make_exports(m, fault);
+		if (r < 0)
+			return r;
+	}
+	*ret_exports = value_copy(m->exports);
+	return 0;
+}
+
+void receiver_withdraw(struct migration *m)
+{
+	if (m->exports)
+		log_warn("MIG-LEASE-LOST", "migration=%s disks are kept, exports withdrawn",
+			m->uuid);
+	drop_tgt(m);
+}
+
+static const char hex[] = "0123456789abcdef";
+
+int receiver_digest(struct migration *m, int64_t disk, int64_t span, struct value **ret_result,
+	struct fault *fault)
+{
+	struct value *disks CLEANUP_VALUE = migration_get(m, "disks");
+	unsigned char digests[DIGEST_SPAN_BYTES];
+	char text[DIGEST_SPAN_BYTES * 2 + 1];
+	bool zero = true;
+
+	if (!disks || disk < 0 || (size_t)disk >= disks->array.n_items)
+		return fault_text(
+			fault, -EINVAL, "migration %s has no disk %lld", m->uuid, (long long)disk);
+	const struct value *entry = disks->array.items[disk];
+	uint64_t size = (uint64_t)value_find_int(entry, "size", 0);
+	if (span < 0 || (uint64_t)span >= digest_n_spans(size))
+		return fault_text(fault, -EINVAL, "disk %lld has no span %lld", (long long)disk,
+			(long long)span);
+	int r = digest_file_span(value_find_string(entry, "path", ""), size, (uint64_t)span,
+		m->cancel, digests, fault);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < sizeof(digests); i++) {
+		zero = zero && digests[i] == 0;
+		text[2 * i] = hex[digests[i] >> 4];
+		text[2 * i + 1] = hex[digests[i] & 15];
+	}
+	text[sizeof(text) - 1] = '\0';
+	*ret_result = value_new_struct();
+	value_set_string(*ret_result, "digests", zero ? "" : text);
+	return 0;
+}
+
+static int settle_disks(struct migration *m, const struct value *disks, struct fault *fault)
+{
+	for (size_t i = 0; i < disks->array.n_items; i++) {
+		const struct value *disk = disks->array.items[i];
+		int r = export_settle(value_find_string(disk, "path", ""),
+			&(struct export_identity){
+				.device = (uint64_t)value_find_int(disk, "device", 0),
+				.inode = (uint64_t)value_find_int(disk, "inode", 0),
+				.size_bytes = (uint64_t)value_find_int(disk, "size", 0),
+			},
+			fault);
+		if (r < 0) {
+			log_error("MIG-SETTLE", "migration=%s disk=%zu", m->uuid, i);
+			return r;
+		}
+	}
+	return 0;
+}
+
+int receiver_seal(struct migration *m, struct fault *fault)
+{
+	struct value *disks CLEANUP_VALUE = migration_get(m, "disks");
+
+	if (migration_state(m) == STATE_SEALED)
+		return 0;
+	for (size_t i = 0; m->tgt && m->exports && i < m->exports->array.n_items; i++) {
+		const char *user = value_find_string(m->exports->array.items[i], "user", "");
+		int r = export_withdraw(m->tgt, (uint32_t)i + 1, user, fault);
+		if (r < 0)
+			return r;
+	}
+	drop_tgt(m);
+	int r = settle_disks(m, disks, fault);
+	return r < 0 ? r : migration_post(m, EVENT_SEALED, fault);
+}
+
+struct import {
+	struct migration *migration;
+	const struct value *manifest;
+	const struct value *disks;
+	char *vm;
+	bool committed;
+};
+
+/* One transaction: either the VM is here and the migration committed, or neither. */
+static int import_and_decide(struct pool_db *pool, void *arg, struct fault *fault)
+{
+	struct import *import = arg;
+	char *vm CLEANUP_FREE = NULL;
+	char *decided_vm CLEANUP_FREE = NULL;
+
+	int r = metadata_import(pool, import->manifest, import->disks,
+		value_find_bool(import->manifest, "copy", false), &vm, fault);
+	if (r == 0)
+		r = commit_decide(pool, import->migration->uuid, true, vm, &import->committed,
+			&decided_vm, fault);
+	if (r == 0 && !import->committed)
+		r = fault_text(fault, -ECANCELED, "migration %s was aborted before",
+			import->migration->uuid);
+	if (r == 0)
+		import->vm = TAKE_PTR(vm);
+	return r;
+}
+
+/* The decision that pool.db holds: 1 and the VM when committed, -ECANCELED when aborted, 0 when
+ * none. */
+static int stored_decision(struct migration *m, char **ret_vm, struct fault *fault)
+{
+	bool committed;
+	int64_t at;
+
+	int r = commit_find(m->params->storage->pool, m->uuid, &committed, ret_vm, &at, fault);
+	if (r <= 0)
+		return r;
+	return committed ? 1 : -ECANCELED;
+}
+
+int receiver_commit(struct migration *m, struct fault *fault)
+{
+	struct value *manifest CLEANUP_VALUE = migration_get(m, "manifest");
+	struct value *disks CLEANUP_VALUE = migration_get(m, "disks");
+	struct import import = {.migration = m, .manifest = manifest, .disks = disks};
+
+	if (migration_state(m) == STATE_COMMITTED)
+		return 0;
+	if (migration_state(m) != STATE_SEALED)
+		return fault_text(fault, -EINVAL, "migration %s is in state %s, not SEALED",
+			m->uuid, migration_state_name(migration_state(m)));
+	int r = stored_decision(m, &import.vm, fault);
+	if (r == 0)
+		r = pool_db_transaction(
+			m->params->storage->pool, import_and_decide, &import, fault);
+	if (r < 0) {
+		migration_set_error(m, fault);
+		struct fault ignored CLEANUP_FAULT = FAULT_INIT;
+		if (receiver_abort(m, EVENT_FAILED, &ignored) == 0)
+			r = -EREMOTEIO;
+		return r;
+	}
+	migration_set(m, "vm", value_new_string(import.vm));
+	free(import.vm);
+	r = migration_post(m, EVENT_COMMITTED, fault);
+	/* The journal has done its work: the VDI rows name the files now. */
+	if (r == 0)
+		storage_recover(m->params->storage, m->uuid, NULL);
+	return r;
+}
+
+int receiver_finish(struct migration *m, struct fault *fault)
+{
+	int r = storage_recover(m->params->storage, m->uuid, fault);
+
+	return r < 0 ? r : migration_post(m, EVENT_FINISHED, fault);
+}
+
+static int decide_abort(struct migration *m, struct fault *fault)
+{
+	bool committed;
+	char *vm CLEANUP_FREE = NULL;
+
+	int r = commit_decide(
+		m->params->storage->pool, m->uuid, false, NULL, &committed, &vm, fault);
+	if (r == 0 && committed)
+		return fault_set(fault, -EALREADY, "OPERATION_NOT_ALLOWED",
+			"the migration is committed: the VM belongs to the destination", NULL);
+	return r;
+}
+
+int receiver_abort(struct migration *m, enum migration_event why, struct fault *fault)
+{
+	enum migration_state state = migration_state(m);
+
+	if (state == STATE_FAILED || state == STATE_CANCELLED)
+		return 0;
+	int r = decide_abort(m, fault);
+	if (r == 0 && state != STATE_ABORTING)
+		r = migration_post(m, why, fault);
+	if (r < 0)
+		return r;
+	drop_tgt(m);
+	r = storage_recover(m->params->storage, m->uuid, fault);
+	if (r < 0)
+		return r;
+	return migration_post(
+		m, migration_cancel_requested(m) ? EVENT_UNDONE_CANCELLED : EVENT_UNDONE, fault);
+}
+
+static int check_space(struct pool_db *pool, const struct storage *storage,
+	const struct value *disks, size_t index, struct fault *fault)
+{
+	const char *sr = value_find_string(disks->array.items[index], "sr", "");
+	char *dir CLEANUP_FREE = NULL;
+	int64_t need = 0;
+	uint64_t size;
+	uint64_t available;
+
+	if (!object_exists(pool, "SR", sr))
+		return fault_set(fault, -ENOENT, "HANDLE_INVALID", "SR", sr, NULL);
+	int r = sr_location(storage, sr, &dir, fault);
+	if (r == 0)
+		r = disk_space(dir, &size, &available, fault);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < disks->array.n_items; i++)
+		if (strcmp(value_find_string(disks->array.items[i], "sr", ""), sr) == 0)
+			need += peer_int(disks->array.items[i], "allocated", 0);
+	if ((uint64_t)need <= available)
+		return 0;
+	char *text CLEANUP_FREE = xasprintf("preflight: the destination SR %s (%s) has %llu bytes "
+					    "free, the disks that would go "
+					    "there have %lld allocated",
+		sr, dir, (unsigned long long)available, (long long)need);
+	return fault_set(fault, -ENOSPC, "SR_BACKEND_FAILURE_44", "", text, "", NULL);
+}
+
+static int check_identity(
+	const struct supervisor_params *params, const struct value *manifest, struct fault *fault)
+{
+	struct pool_db *pool = params->storage->pool;
+	const char *uuid = value_find_string(value_find(manifest, "vm"), "uuid", "");
+	char *existing CLEANUP_FREE = NULL;
+	struct value *pools CLEANUP_VALUE = NULL;
+	char *own_pool CLEANUP_FREE = NULL;
+
+	int r = object_get_all(pool, "pool", &pools, fault);
+	if (r == 0 && pools->array.n_items)
+		r = object_get_string(
+			pool, "pool", pools->array.items[0]->string, "uuid", &own_pool, fault);
+	if (r < 0)
+		return r;
+	if (own_pool && strcmp(own_pool, value_find_string(manifest, "source_pool_uuid", "")) == 0)
+		return fault_set(fault, -EPERM, "OPERATION_NOT_ALLOWED",
+			"source and destination are the same pool: this moves VMs between pools",
+			NULL);
+	if (value_find_bool(manifest, "copy", false) ||
+		object_get_by_uuid(pool, "VM", uuid, &existing, NULL) < 0)
+		return 0;
+	int64_t version = 0;
+	r = object_get_int(pool, "VM", existing, "version", &version, fault);
+	if (r < 0)
+		return r;
+	char *here CLEANUP_FREE = xasprintf("%lld", (long long)version);
+	char *there CLEANUP_FREE =
+		xasprintf("%lld", (long long)peer_int(value_find(manifest, "vm"), "version", 0));
+	return fault_set(
+		fault, -EEXIST, "VM_TO_IMPORT_IS_NOT_NEWER_VERSION", existing, here, there, NULL);
+}
+
+static int check_host(const struct supervisor_params *params, struct fault *fault)
+{
+	bool enabled;
+
+	int r = object_get_bool(params->storage->pool, "host", params->storage->host_ref, "enabled",
+		&enabled, fault);
+	if (r == 0 && !enabled)
+		r = fault_set(fault, -EPERM, "HOST_DISABLED", params->storage->host_ref, NULL);
+	return r;
+}
+
+static bool is_array(const struct value *value)
+{
+	return value && value->type == VALUE_ARRAY;
+}
+
+static int check_disks(const struct value *disks, struct fault *fault)
+{
+	for (size_t i = 0; i < disks->array.n_items; i++) {
+		int64_t size = peer_int(disks->array.items[i], "size", 0);
+		if (size <= 0 || size % DISK_SECTOR ||
+			!uuid_is_valid(value_find_string(disks->array.items[i], "uuid", "")))
+			return fault_text(fault, -EINVAL,
+				"manifest: disk %zu: size %lld must be a positive multiple of %d, "
+				"the "
+				"uuid well-formed",
+				i, (long long)size, DISK_SECTOR);
+	}
+	return 0;
+}
+
+int receiver_check(
+	const struct supervisor_params *params, const struct value *manifest, struct fault *fault)
+{
+	struct pool_db *pool = params->storage->pool;
+	const struct value *disks = value_find(manifest, "disks");
+	const struct value *vifs = value_find(manifest, "vifs");
+	const char *protocol = value_find_string(manifest, "protocol", "");
+
+	if (strcmp(protocol, PEER_PROTOCOL) != 0)
+		return fault_text(fault, -EPROTONOSUPPORT,
+			"the sender speaks migration protocol \"%s\", this pool " PEER_PROTOCOL
+			"; both must run the same version",
+			protocol);
+	if (!is_array(disks) || !is_array(vifs) || !is_array(value_find(manifest, "vbds")) ||
+		!value_find(manifest, "vm"))
+		return fault_text(
+			fault, -EINVAL, "manifest: vm, disks, vbds and vifs must be there");
+	int r = check_host(params, fault);
+	if (r == 0)
+		r = check_identity(params, manifest, fault);
+	if (r == 0)
+		r = check_disks(disks, fault);
+	for (size_t i = 0; r == 0 && i < vifs->array.n_items; i++) {
+		const char *network = value_find_string(vifs->array.items[i], "network", "");
+		if (!object_exists(pool, "network", network))
+			r = fault_set(fault, -ENOENT, "HANDLE_INVALID", "network", network, NULL);
+	}
+	for (size_t i = 0; r == 0 && i < disks->array.n_items; i++)
+		r = check_space(pool, params->storage, disks, i, fault);
+	return r;
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the receiving states do. All are idempotent, so that a restart re-enters them; all but
+ * receiver_check and receiver_digest are called inside migration_enter. They block on files, tgtd
+ * and the databases.
+ *
+ * The receiver's document: "session" (ref that authorises the sender), "manifest" (what the sender
+ * said), "disks" (array of {sr, uuid, location, path, size, fields, device, inode}), "generation"
+ * of the exports, "vm" once committed. */
+#ifndef FERRY_AGENT_MIGRATE_RECEIVER_H
+#define FERRY_AGENT_MIGRATE_RECEIVER_H
+
+#include "agent/migrate/migration.h"
+
+/* Would this host take the VM? The checks of contract 2.6.2 that belong to the destination:
+ * protocol, pool, host, uuid, SRs, space, networks. Changes nothing. */
+int receiver_check(
+	const struct supervisor_params *params, const struct value *manifest, struct fault *fault);
+
+/* ALLOCATING: makes the disks and the exports, then moves to RECEIVING. */
+int receiver_allocate(struct migration *migration, struct fault *fault);
+
+/* RECEIVING: *ret_exports is what the sender needs to log in, an array in the order of the disks.
+ * Exports that are gone (tgtd died, the daemon restarted, the lease ran out) are made again under a
+ * new generation. */
+int receiver_exports(struct migration *migration, struct value **ret_exports, struct fault *fault);
+
+/* Takes the exports away and keeps the disks (lease lost). */
+void receiver_withdraw(struct migration *migration);
+
+/* Digests of one span of a disk, in hex; "" when it is all zero. */
+int receiver_digest(struct migration *migration, int64_t disk, int64_t span,
+	struct value **ret_result, struct fault *fault);
+
+/* RECEIVING -> SEALED. */
+int receiver_seal(struct migration *migration, struct fault *fault);
+
+/* SEALED -> COMMITTED; or the import is impossible: then the migration is aborted, durably, and
+ * -EREMOTEIO with the cause in the fault. */
+int receiver_commit(struct migration *migration, struct fault *fault);
+
+/* COMMITTED: drops what is left of the move. */
+int receiver_finish(struct migration *migration, struct fault *fault);
+
+/* Any state before the commit -> ABORTING -> FAILED or CANCELLED: nothing is left. why: the event
+ * that leads to ABORTING. -EALREADY with a fault when it is committed. In ABORTING it goes on with
+ * the removal. */
+int receiver_abort(struct migration *migration, enum migration_event why, struct fault *fault);
+
+#endif

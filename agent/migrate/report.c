@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/migrate/report.h"
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/uuid.h"
+
+#include <string.h>
+
+#define CLASS        "migration"
+#define KEPT_OBJECTS 200
+#define SMOOTHING    0.3
+
+static char *find_object(struct migration *m)
+{
+	char *ref = NULL;
+
+	object_get_by_uuid(m->params->storage->pool, CLASS, m->uuid, &ref, NULL);
+	return ref;
+}
+
+int report_begin(struct migration *m, struct fault *fault)
+{
+	struct value *fields CLEANUP_VALUE = value_new_struct();
+	struct value *token CLEANUP_VALUE = migration_get(m, "token");
+	char *existing CLEANUP_FREE = find_object(m);
+	char *name CLEANUP_FREE = migration_get_string(m, "name");
+	char *vm CLEANUP_FREE = migration_get_string(m, "vm");
+	char *vm_uuid CLEANUP_FREE = migration_get_string(m, "vm_uuid");
+	char *peer CLEANUP_FREE = migration_get_string(m, "peer");
+	char *ref CLEANUP_FREE = NULL;
+
+	if (existing)
+		return 0;
+	value_set_string(fields, "uuid", m->uuid);
+	value_set_string(fields, "name_label", name);
+	value_set_string(fields, "role", migration_role_name(m->role));
+	value_set_string(fields, "state", migration_state_name(migration_state(m)));
+	value_set_string(fields, "VM", vm ? vm : REF_NULL);
+	value_set_string(fields, "vm_uuid", vm_uuid);
+	value_set_string(fields, "peer", token ? value_find_string(token, "master", "") : peer);
+	value_set(fields, "started", value_new_datetime(clock_wall_sec()));
+	value_set_int(fields, "eta", -1);
+	return object_create(m->params->storage->pool, CLASS, fields, &ref, fault);
+}
+
+struct task_update {
+	const char *task;
+	struct value *entries; /* of other_config */
+	double progress;       /* < 0: unchanged */
+};
+
+static int update_task(struct pool_db *pool, void *arg, struct fault *fault)
+{
+	const struct task_update *update = arg;
+	struct value *config CLEANUP_VALUE = NULL;
+	struct value *fields CLEANUP_VALUE = value_new_struct();
+
+	int r = object_get_field(pool, "task", update->task, "other_config", &config, fault);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < update->entries->record.n_members; i++)
+		value_set_string(config, update->entries->record.members[i].name,
+			value_string(update->entries->record.members[i].value, ""));
+	value_set(fields, "other_config", TAKE_PTR(config));
+	if (update->progress >= 0)
+		value_set(fields, "progress", value_new_double(update->progress));
+	return object_set_fields(pool, "task", update->task, fields, fault);
+}
+
+/* The task may be gone: destroyed by its owner, or by a restart of the daemon. entries are taken
+ * over. */
+static void tell_task(struct migration *m, struct value *entries, double progress)
+{
+	struct value *owned CLEANUP_VALUE = entries;
+	struct pool_db *pool = m->params->storage->pool;
+	char *task CLEANUP_FREE = migration_get_string(m, "task");
+	char *status CLEANUP_FREE = NULL;
+
+	if (ref_is_null(task) ||
+		object_get_string(pool, "task", task, "status", &status, NULL) < 0 ||
+		strcmp(status, "pending") != 0)
+		return;
+	struct task_update update = {.task = task, .entries = owned, .progress = progress};
+	pool_db_transaction(pool, update_task, &update, NULL);
+}
+
+void report_state(struct migration *m)
+{
+	struct pool_db *pool = m->params->storage->pool;
+	enum migration_state state = migration_state(m);
+	struct value *fields CLEANUP_VALUE = value_new_struct();
+	struct value *error CLEANUP_VALUE = migration_get(m, "error");
+	char *ref CLEANUP_FREE = find_object(m);
+	char *who CLEANUP_FREE = migration_get_string(m, "cancelled_by");
+	char *there CLEANUP_FREE = migration_get_string(m, "vm_there");
+	char *vm CLEANUP_FREE = m->role == ROLE_RECEIVER ? migration_get_string(m, "vm") : NULL;
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+
+	value_set_string(fields, "state", migration_state_name(state));
+	if (vm && object_exists(pool, "VM", vm))
+		value_set_string(fields, "VM", vm);
+	if (who)
+		value_set_string(fields, "cancelled_by", who);
+	if (error)
+		value_set(fields, "error_info", TAKE_PTR(error));
+	if (fsm_is_final(state)) {
+		value_set(fields, "finished", value_new_datetime(clock_wall_sec()));
+		value_set_int(fields, "eta", 0);
+		value_set_int(fields, "rate", 0);
+	}
+	if (state == STATE_DONE)
+		value_set(fields, "progress", value_new_double(1.0));
+	if (ref && object_set_fields(pool, CLASS, ref, fields, &fault) < 0) {
+		char *text CLEANUP_FREE = fault_describe(&fault);
+		log_warn("MIG-REPORT", "migration=%s error=%s", m->uuid, text);
+	}
+	if (m->role != ROLE_SENDER)
+		return;
+	struct value *entries = value_new_struct();
+	value_set_string(entries, "ferry:migration", m->uuid);
+	value_set_string(entries, "ferry:state", migration_state_name(state));
+	if (there)
+		value_set_string(entries, "ferry:vm_there", there);
+	tell_task(m, entries, -1);
+}
+
+struct totals {
+	uint64_t allocated;
+	uint64_t done;
+	uint64_t sent;
+};
+
+/* The figures of one disk, as a struct; adds them up. */
+static struct value *disk_figures(
+	const struct migration_disk *disk, const struct value *plan, struct totals *totals)
+{
+	uint64_t allocated = (uint64_t)value_find_int(plan, "allocated", 0);
+	uint64_t done = MIN(allocated, disk->done_before + disk->copy.read);
+	uint64_t sent = disk->sent_before + disk->copy.sent;
+	uint64_t end = disk->ended_usec ? disk->ended_usec : clock_now_usec();
+	struct value *figures = value_new_struct();
+
+	if (disk->ended_usec)
+		done = allocated;
+	value_set_string(figures, "vdi", value_find_string(plan, "vdi_uuid", ""));
+	value_set_string(figures, "name", value_find_string(plan, "name", ""));
+	value_set_int(figures, "virtual", value_find_int(plan, "size", 0));
+	value_set_int(figures, "allocated", (int64_t)allocated);
+	value_set_int(figures, "done", (int64_t)done);
+	value_set_int(figures, "sent", (int64_t)sent);
+	value_set_int(figures, "zero", (int64_t)disk->copy.skipped_zero);
+	value_set_int(figures, "hole", (int64_t)disk->copy.skipped_hole);
+	value_set(figures, "seconds",
+		value_new_double(disk->started_usec
+					 ? (double)(end - disk->started_usec) / (double)USEC_PER_SEC
+					 : 0.0));
+	totals->allocated += allocated;
+	totals->done += done;
+	totals->sent += sent;
+	return figures;
+}
+
+static void measure_rate(struct report_measure *measure, uint64_t done)
+{
+	uint64_t now = clock_now_usec();
+
+	if (measure->at_usec && now > measure->at_usec && done >= measure->done_bytes) {
+		double rate = (double)(done - measure->done_bytes) * (double)USEC_PER_SEC /
+			      (double)(now - measure->at_usec);
+		measure->rate_bytes_per_sec =
+			measure->rate_bytes_per_sec > 0
+				? SMOOTHING * rate + (1 - SMOOTHING) * measure->rate_bytes_per_sec
+				: rate;
+	}
+	measure->at_usec = now;
+	measure->done_bytes = done;
+}
+
+static void set_number(struct value *entries, const char *name, int64_t number)
+{
+	value_set(entries, name, value_new_format("%lld", (long long)number));
+}
+
+void report_progress(struct migration *m, struct report_measure *measure)
+{
+	struct value *plan CLEANUP_VALUE = migration_get(m, "disks");
+	struct value *fields CLEANUP_VALUE = value_new_struct();
+	struct value *entries = value_new_struct();
+	struct value *disks = value_new_struct();
+	struct value *sent = value_new_array();
+	struct totals totals = {0};
+	char *ref CLEANUP_FREE = find_object(m);
+
+	for (size_t i = 0; i < m->n_disks; i++) {
+		struct value *figures CLEANUP_VALUE =
+			disk_figures(&m->disks[i], plan->array.items[i], &totals);
+		struct buf text CLEANUP_BUF = BUF_INIT;
+		char *number CLEANUP_FREE = xasprintf("%zu", i);
+		char *key CLEANUP_FREE = xasprintf("ferry:disk:%zu", i);
+		json_encode(figures, &text);
+		value_set_string(disks, number, text.data);
+		value_set_string(entries, key, text.data);
+		value_append(sent, value_new_int(value_find_int(figures, "sent", 0)));
+	}
+	migration_set(m, "sent", sent);
+	measure_rate(measure, totals.done);
+	double rate = measure->rate_bytes_per_sec;
+	int64_t eta = rate >= 1 ? (int64_t)((double)(totals.allocated - totals.done) / rate) : -1;
+	double progress = totals.allocated ? (double)totals.done / (double)totals.allocated : 0;
+	/* What follows the copy (comparing, sealing, the commit) is still to come. */
+	progress *= 0.99;
+
+	value_set(fields, "disks", disks);
+	value_set(fields, "progress", value_new_double(progress));
+	value_set_int(fields, "bytes_total", (int64_t)totals.allocated);
+	value_set_int(fields, "bytes_sent", (int64_t)totals.sent);
+	value_set_int(fields, "rate", (int64_t)rate);
+	value_set_int(fields, "eta", eta);
+	if (ref)
+		object_set_fields(m->params->storage->pool, CLASS, ref, fields, NULL);
+	set_number(entries, "ferry:bytes_total", (int64_t)totals.allocated);
+	set_number(entries, "ferry:bytes_done", (int64_t)totals.done);
+	set_number(entries, "ferry:bytes_sent", (int64_t)totals.sent);
+	set_number(entries, "ferry:rate", (int64_t)rate);
+	set_number(entries, "ferry:eta", eta);
+	tell_task(m, entries, progress);
+	migration_save(m, NULL);
+}
+
+void report_trim(struct pool_db *pool)
+{
+	struct value *refs CLEANUP_VALUE = NULL;
+
+	if (object_get_all(pool, CLASS, &refs, NULL) < 0)
+		return;
+	size_t excess = refs->array.n_items > KEPT_OBJECTS ? refs->array.n_items - KEPT_OBJECTS : 0;
+	for (size_t i = 0; i < refs->array.n_items && excess; i++) {
+		const char *ref = refs->array.items[i]->string;
+		char *state_name CLEANUP_FREE = NULL;
+		enum migration_state state;
+		if (object_get_string(pool, CLASS, ref, "state", &state_name, NULL) < 0 ||
+			migration_state_parse(state_name, &state) < 0 || !fsm_is_final(state))
+			continue;
+		if (object_destroy(pool, CLASS, ref, NULL) == 0)
+			excess--;
+	}
+}

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One function per state. Each does what its state is for, may be repeated after a crash, and
+ * returns the event that ends the state, or STAY when the daemon stops. */
+#include "agent/migrate/sender.h"
+
+#include "agent/migrate/peer.h"
+#include "agent/migrate/plan.h"
+#include "agent/migrate/report.h"
+#include "agent/migrate/source.h"
+#include "agent/migrate/transfer.h"
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/uuid.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define STAY N_EVENTS
+
+#define PREPARE_TIMEOUT_USEC (60 * USEC_PER_SEC)
+#define SEAL_TIMEOUT_USEC    (300 * USEC_PER_SEC) /* fsync of a whole disk */
+#define COMMIT_TIMEOUT_USEC  (60 * USEC_PER_SEC)
+#define ABORT_TIMEOUT_USEC   (5 * USEC_PER_SEC)
+#define MAX_PAUSE_USEC       (10 * USEC_PER_SEC)
+
+/* What an error makes of a state that can still be cancelled. */
+static enum migration_event failure(struct migration *m, struct fault *fault)
+{
+	if (migration_cancel_requested(m))
+		return EVENT_CANCEL;
+	if (cancel_is_requested(m->stop))
+		return STAY;
+	migration_set_error(m, fault);
+	return EVENT_FAILED;
+}
+
+static enum migration_event run_new(struct migration *m, struct peer *peer, struct fault *fault)
+{
+	(void)peer;
+	int r = source_lock(m, fault);
+	return r < 0 ? failure(m, fault) : EVENT_STARTED;
+}
+
+static int fill_log(struct migration *m, struct fault *fault)
+{
+	struct value *disks CLEANUP_VALUE = migration_get(m, "disks");
+
+	for (size_t i = 0; i < disks->array.n_items; i++) {
+		struct extent whole = {
+			.length = (uint64_t)value_find_int(disks->array.items[i], "size", 0)};
+		int r = extent_log_add(
+			m->params->storage->agent, m->uuid, (unsigned)i, &whole, 1, fault);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static enum migration_event run_preparing(
+	struct migration *m, struct peer *peer, struct fault *fault)
+{
+	struct value *args CLEANUP_VALUE = value_new_array();
+	struct value *result CLEANUP_VALUE = NULL;
+
+	int r = fill_log(m, fault);
+	if (r < 0)
+		return failure(m, fault);
+	value_append(args, migration_get(m, "manifest"));
+	r = peer_call_patiently(peer, "prepare", m->uuid, args, PREPARE_TIMEOUT_USEC,
+		m->params->peer_timeout_usec, m->cancel, &result, fault);
+	if (r == 0)
+		r = transfer_take_exports(m, result, fault);
+	return r < 0 ? failure(m, fault) : EVENT_PREPARED;
+}
+
+static enum migration_event run_copying(struct migration *m, struct peer *peer, struct fault *fault)
+{
+	int r = transfer_run(m, peer, fault);
+
+	return r < 0 ? failure(m, fault) : EVENT_COPIED;
+}
+
+static enum migration_event run_switching(
+	struct migration *m, struct peer *peer, struct fault *fault)
+{
+	struct value *disks CLEANUP_VALUE = migration_get(m, "disks");
+	struct value *result CLEANUP_VALUE = NULL;
+
+	int r = plan_check_sources(disks, fault);
+	if (r == 0)
+		r = peer_call_patiently(peer, "seal", m->uuid, NULL, SEAL_TIMEOUT_USEC,
+			m->params->peer_timeout_usec, m->cancel, &result, fault);
+	if (r == 0 && strcmp(value_find_string(result, "state", ""), "SEALED") != 0)
+		r = fault_text(fault, -EBADMSG,
+			"seal: the destination answered state \"%s\" instead of SEALED",
+			value_find_string(result, "state", ""));
+	return r < 0 ? failure(m, fault) : EVENT_SEALED;
+}
+
+static void keep_refusal(struct migration *m, const struct value *result)
+{
+	const struct value *error = value_find(result, "error");
+	struct fault refusal CLEANUP_FAULT = FAULT_INIT;
+
+	fault_text(&refusal, -EIO, "the destination aborted the migration before the commit");
+	if (error && error->type == VALUE_ARRAY && error->array.n_items) {
+		fault_set(&refusal, -EIO, value_string(error->array.items[0], "INTERNAL_ERROR"),
+			NULL);
+		for (size_t i = 1; i < error->array.n_items; i++)
+			fault_add_param(&refusal, value_string(error->array.items[i], ""));
+	}
+	migration_set_error(m, &refusal);
+}
+
+/* Asks until the destination's database has answered: nothing else may decide. */
+static enum migration_event run_committing(
+	struct migration *m, struct peer *peer, struct fault *fault)
+{
+	uint64_t pause = 200 * USEC_PER_MSEC;
+
+	for (;;) {
+		struct value *result CLEANUP_VALUE = NULL;
+		int r = peer_call(peer, "commit", m->uuid, NULL, COMMIT_TIMEOUT_USEC, m->stop,
+			&result, fault);
+		const char *decision = r == 0 ? value_find_string(result, "decision", "") : "";
+		if (strcmp(decision, "committed") == 0) {
+			migration_set(m, "vm_there",
+				value_new_string(value_find_string(result, "vm", REF_NULL)));
+			return EVENT_COMMITTED;
+		}
+		if (strcmp(decision, "aborted") == 0) {
+			keep_refusal(m, result);
+			return EVENT_REFUSED;
+		}
+		char *text CLEANUP_FREE = fault_describe(fault);
+		log_warn("MIG-IN-DOUBT", "migration=%s commit asked, not answered: %s", m->uuid,
+			text);
+		if (cancel_sleep(m->stop, pause) < 0)
+			return STAY;
+		pause = MIN(pause * 2, MAX_PAUSE_USEC);
+	}
+}
+
+static enum migration_event run_finishing(
+	struct migration *m, struct peer *peer, struct fault *fault)
+{
+	struct value *copy CLEANUP_VALUE = migration_get(m, "copy");
+	struct value *result CLEANUP_VALUE = NULL;
+	uint64_t pause = 200 * USEC_PER_MSEC;
+	int r;
+
+	for (;;) {
+		r = copy && copy->type == VALUE_BOOL && copy->boolean ? source_unlock(m, fault)
+								      : source_forget(m, fault);
+		if (r == 0)
+			break;
+		char *text CLEANUP_FREE = fault_describe(fault);
+		log_error("MIG-FINISH-RETRY",
+			"migration=%s the VM is at the destination, but removing the source "
+			"failed: %s",
+			m->uuid, text);
+		if (cancel_sleep(m->stop, pause) < 0)
+			return STAY;
+		pause = MIN(pause * 2, MAX_PAUSE_USEC);
+	}
+	/* A courtesy: the receiver finishes by itself when it hears nothing. */
+	r = peer_call_patiently(peer, "finish", m->uuid, NULL, ABORT_TIMEOUT_USEC,
+		m->params->lease_usec, m->stop, &result, fault);
+	if (r < 0)
+		log_info("MIG-FINISH-UNHEARD", "migration=%s the receiver finishes by its lease",
+			m->uuid);
+	return cancel_is_requested(m->stop) ? STAY : EVENT_FINISHED;
+}
+
+static enum migration_event run_aborting(
+	struct migration *m, struct peer *peer, struct fault *fault)
+{
+	uint64_t give_up = clock_deadline(m->params->abandon_usec);
+	uint64_t pause = 200 * USEC_PER_MSEC;
+	char *reason CLEANUP_FREE = migration_get_string(m, "cancelled_by");
+
+	int r = source_unlock(m, fault);
+	if (r < 0)
+		log_error("MIG-UNLOCK", "migration=%s error=%s", m->uuid, strerror(-r));
+	do {
+		struct value *result CLEANUP_VALUE = NULL;
+		struct value *args = value_append_string(
+			value_new_array(), reason ? reason : "the sender failed");
+		r = peer_call(
+			peer, "abort", m->uuid, args, ABORT_TIMEOUT_USEC, m->stop, &result, fault);
+		if (!peer_is_unreachable(r))
+			break;
+		/* Whoever waits need not wait for a peer that is gone. */
+		cancel_request(m->ended, "aborted here");
+		log_warn("MIG-ABORT-RETRY", "migration=%s error=%s", m->uuid, strerror(-r));
+		if (cancel_sleep(m->stop, pause) < 0)
+			return STAY;
+		pause = MIN(pause * 2, MAX_PAUSE_USEC);
+	} while (clock_now_usec() < give_up);
+	if (cancel_is_requested(m->stop))
+		return STAY;
+	return migration_cancel_requested(m) ? EVENT_UNDONE_CANCELLED : EVENT_UNDONE;
+}
+
+typedef enum migration_event (*state_action)(
+	struct migration *m, struct peer *peer, struct fault *fault);
+
+static const state_action actions[N_STATES] = {
+	[STATE_NEW] = run_new,
+	[STATE_PREPARING] = run_preparing,
+	[STATE_COPYING] = run_copying,
+	[STATE_SWITCHING] = run_switching,
+	[STATE_COMMITTING] = run_committing,
+	[STATE_FINISHING] = run_finishing,
+	[STATE_ABORTING] = run_aborting,
+};
+
+void sender_run(struct migration *m)
+{
+	struct value *token CLEANUP_VALUE = migration_get(m, "token");
+	struct peer *peer CLEANUP_PEER = peer_new(token);
+
+	while (!fsm_is_final(migration_state(m))) {
+		struct fault fault CLEANUP_FAULT = FAULT_INIT;
+		enum migration_event event = actions[migration_state(m)](m, peer, &fault);
+		if (event == STAY)
+			return;
+		int r = migration_post(m, event, &fault);
+		if (r == -ECANCELED)
+			r = migration_post(m, EVENT_CANCEL, &fault);
+		if (r == 0)
+			continue;
+		/* The state could not be stored: nothing may follow from it. */
+		char *text CLEANUP_FREE = fault_describe(&fault);
+		log_error("MIG-STORE", "migration=%s error=%s; trying again in 5 s", m->uuid, text);
+		if (cancel_sleep(m->stop, 5 * USEC_PER_SEC) < 0)
+			return;
+	}
+	cancel_request(m->ended, "ended");
+}

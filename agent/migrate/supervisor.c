@@ -1,0 +1,394 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/migrate/supervisor.h"
+
+#include "agent/migrate/peer.h"
+#include "agent/migrate/plan.h"
+#include "agent/migrate/receiver.h"
+#include "agent/migrate/report.h"
+#include "agent/migrate/sender.h"
+#include "agent/migrate/supervisor_internal.h"
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/uuid.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define DRY_RUN_TIMEOUT_USEC (30 * USEC_PER_SEC)
+
+struct supervisor *supervisor_new(const struct supervisor_params *params)
+{
+	struct supervisor *supervisor = xcalloc(1, sizeof(*supervisor));
+
+	supervisor->params = params;
+	supervisor->stop = cancel_new();
+	registry_init(&supervisor->registry);
+	pthread_mutex_init(&supervisor->lock, NULL);
+	pthread_cond_init(&supervisor->idle, NULL);
+	return supervisor;
+}
+
+void supervisor_retire(struct supervisor *supervisor, struct migration *m)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+
+	report_state(m);
+	if (migration_forget(supervisor->params->storage->agent, m->uuid, &fault) < 0) {
+		/* Harmless: the next start of the daemon forgets it. */
+		char *text CLEANUP_FREE = fault_describe(&fault);
+		log_warn("MIG-FORGET", "migration=%s error=%s", m->uuid, text);
+	}
+	registry_remove(&supervisor->registry, m);
+}
+
+struct sender_start {
+	struct supervisor *supervisor;
+	struct migration *migration;
+};
+
+static void *sender_main(void *arg)
+{
+	struct sender_start *start = arg;
+	struct supervisor *supervisor = start->supervisor;
+	struct migration *m = start->migration;
+
+	free(start);
+	sender_run(m);
+	if (fsm_is_final(migration_state(m)))
+		supervisor_retire(supervisor, m);
+	migration_unref(m);
+	pthread_mutex_lock(&supervisor->lock);
+	supervisor->n_threads--;
+	pthread_cond_broadcast(&supervisor->idle);
+	pthread_mutex_unlock(&supervisor->lock);
+	return NULL;
+}
+
+/* Gives the sender its thread. -ESHUTDOWN when the daemon stops. */
+static int start_sender(struct supervisor *supervisor, struct migration *m, struct fault *fault)
+{
+	struct sender_start *start;
+	pthread_attr_t attributes;
+	pthread_t thread;
+
+	SCOPE_LOCK(&supervisor->lock);
+	if (supervisor->stopping)
+		return fault_text(fault, -ESHUTDOWN, "this agent is stopping");
+	start = xcalloc(1, sizeof(*start));
+	*start = (struct sender_start){.supervisor = supervisor, .migration = migration_ref(m)};
+	pthread_attr_init(&attributes);
+	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+	int r = -pthread_create(&thread, &attributes, sender_main, start);
+	pthread_attr_destroy(&attributes);
+	if (r < 0) {
+		migration_unref(m);
+		free(start);
+		return fault_errno(fault, r, "starting the thread of migration %s", m->uuid);
+	}
+	supervisor->n_threads++;
+	return 0;
+}
+
+/* Between the commit in pool.db and its note in agent.db the daemon may have died. */
+static int adopt_decision(struct migration *m, struct fault *fault)
+{
+	bool committed = false;
+	char *vm CLEANUP_FREE = NULL;
+	int64_t at;
+
+	if (migration_state(m) != STATE_SEALED)
+		return 0;
+	int r = commit_find(m->params->storage->pool, m->uuid, &committed, &vm, &at, fault);
+	if (r <= 0)
+		return r;
+	return committed ? receiver_commit(m, fault) : receiver_abort(m, EVENT_FAILED, fault);
+}
+
+static int recover_one(
+	struct supervisor *supervisor, struct migration_row *row, struct fault *fault)
+{
+	bool over = fsm_is_final(row->state);
+	struct migration *m CLEANUP_MIGRATION = migration_new(supervisor->params, row);
+
+	int r = registry_add(&supervisor->registry, m);
+	if (r == 0)
+		r = report_begin(m, fault);
+	if (r < 0)
+		return r;
+	if (over) {
+		supervisor_retire(supervisor, m);
+		return 0;
+	}
+	log_info("MIG-RECOVER", "migration=%s role=%s state=%s", m->uuid,
+		migration_role_name(m->role), migration_state_name(migration_state(m)));
+	if (m->role == ROLE_SENDER)
+		return start_sender(supervisor, m, fault);
+	receiver_withdraw(m); /* What the former tgtd left. */
+	return adopt_decision(m, fault);
+}
+
+static int recover(struct supervisor *supervisor, struct fault *fault)
+{
+	struct migration_row *rows = NULL;
+	size_t n = 0;
+
+	int r = migration_list(supervisor->params->storage->agent, false, &rows, &n, fault);
+	for (size_t i = 0; i < n; i++) {
+		if (r == 0)
+			r = recover_one(supervisor, &rows[i], fault);
+		migration_row_clear(&rows[i]);
+	}
+	free(rows);
+	return r;
+}
+
+int supervisor_start(struct supervisor *supervisor, struct fault *fault)
+{
+	int r = recover(supervisor, fault);
+
+	if (r < 0)
+		return r;
+	report_trim(supervisor->params->storage->pool);
+	r = -pthread_create(&supervisor->keeper, NULL, keeper_main, supervisor);
+	if (r < 0)
+		return fault_errno(fault, r, "starting the keeper of receivers");
+	supervisor->has_keeper = true;
+	return 0;
+}
+
+struct supervisor *supervisor_stop(struct supervisor *supervisor)
+{
+	size_t n;
+
+	if (!supervisor)
+		return NULL;
+	pthread_mutex_lock(&supervisor->lock);
+	supervisor->stopping = true;
+	pthread_mutex_unlock(&supervisor->lock);
+	cancel_request(supervisor->stop, "the daemon stops");
+	struct migration **all CLEANUP_FREE = registry_all(&supervisor->registry, &n);
+	for (size_t i = 0; i < n; i++) {
+		migration_request_stop(all[i]);
+		migration_unref(all[i]);
+	}
+	if (supervisor->has_keeper)
+		pthread_join(supervisor->keeper, NULL);
+	pthread_mutex_lock(&supervisor->lock);
+	while (supervisor->n_threads)
+		pthread_cond_wait(&supervisor->idle, &supervisor->lock);
+	pthread_mutex_unlock(&supervisor->lock);
+	registry_deinit(&supervisor->registry);
+	cancel_free(supervisor->stop);
+	pthread_cond_destroy(&supervisor->idle);
+	pthread_mutex_destroy(&supervisor->lock);
+	free(supervisor);
+	return NULL;
+}
+
+static int add_source_pool(
+	const struct storage *storage, struct value *manifest, struct fault *fault)
+{
+	struct value *pools CLEANUP_VALUE = NULL;
+	char *uuid CLEANUP_FREE = NULL;
+
+	int r = object_get_all(storage->pool, "pool", &pools, fault);
+	if (r == 0 && pools->array.n_items == 0)
+		r = fault_text(fault, -ENOENT, "this database holds no pool object");
+	if (r == 0)
+		r = object_get_string(
+			storage->pool, "pool", pools->array.items[0]->string, "uuid", &uuid, fault);
+	if (r < 0)
+		return r;
+	value_set_string(manifest, "protocol", PEER_PROTOCOL);
+	value_set_string(manifest, "source_pool_uuid", uuid);
+	return 0;
+}
+
+/* All checks, the plan and the manifest; asks the destination for a dry run. */
+static int preflight(struct supervisor *supervisor, const struct migrate_request *request,
+	struct cancel *cancel, bool *ret_copy, struct value **ret_disks,
+	struct value **ret_manifest, struct fault *fault)
+{
+	const struct storage *storage = supervisor->params->storage;
+	struct value *disks CLEANUP_VALUE = NULL;
+	struct value *manifest CLEANUP_VALUE = NULL;
+	struct value *result CLEANUP_VALUE = NULL;
+
+	int r = plan_check_operation(storage, request->vm, fault);
+	if (r == 0)
+		r = peer_check_token(request->dest, fault);
+	if (r == 0)
+		r = plan_make(storage, request, ret_copy, &disks, &manifest, fault);
+	if (r == 0)
+		r = add_source_pool(storage, manifest, fault);
+	if (r < 0)
+		return r;
+	struct peer *peer CLEANUP_PEER = peer_new(request->dest);
+	struct value *args = value_append(value_new_array(), value_copy(manifest));
+	value_set_bool(args->array.items[0], "dry_run", true);
+	r = peer_call(peer, "prepare", "", args, DRY_RUN_TIMEOUT_USEC, cancel, &result, fault);
+	if (r < 0)
+		return r;
+	*ret_disks = TAKE_PTR(disks);
+	*ret_manifest = TAKE_PTR(manifest);
+	return 0;
+}
+
+int supervisor_assert_can_migrate(struct supervisor *supervisor,
+	const struct migrate_request *request, struct cancel *cancel, struct fault *fault)
+{
+	struct value *disks CLEANUP_VALUE = NULL;
+	struct value *manifest CLEANUP_VALUE = NULL;
+	bool copy;
+
+	return preflight(supervisor, request, cancel, &copy, &disks, &manifest, fault);
+}
+
+/* The sender's document; takes over disks and manifest. */
+static int make_document(struct supervisor *supervisor, const struct migrate_request *request,
+	const char *migration, const char *task, bool copy, struct value *disks,
+	struct value *manifest, struct value **ret_document, struct fault *fault)
+{
+	struct value *document CLEANUP_VALUE = value_new_struct();
+	struct value *record CLEANUP_VALUE = NULL;
+
+	value_set(document, "disks", disks);
+	value_set(document, "manifest", manifest);
+	int r = object_get_record(
+		supervisor->params->storage->pool, "VM", request->vm, &record, fault);
+	if (r < 0)
+		return r;
+	value_set_string(document, "vm", request->vm);
+	value_set_string(document, "vm_uuid", value_find_string(record, "uuid", ""));
+	value_set_string(document, "name", value_find_string(record, "name_label", ""));
+	value_set_string(document, "task", task);
+	if (ref_is_null(task))
+		value_set(document, "operation", value_new_format(REF_PREFIX "%s", migration));
+	else
+		value_set_string(document, "operation", task);
+	value_set(document, "token", value_copy(request->dest));
+	value_set_bool(document, "copy", copy);
+	*ret_document = TAKE_PTR(document);
+	return 0;
+}
+
+static int create_sender(struct supervisor *supervisor, struct value *document,
+	struct migration **ret_migration, const char *uuid, struct fault *fault)
+{
+	struct migration_row row = {.uuid = xstrdup(uuid),
+		.role = ROLE_SENDER,
+		.state = STATE_NEW,
+		.document = document,
+		.created = clock_wall_sec()};
+	struct migration *m CLEANUP_MIGRATION = NULL;
+
+	int r = migration_insert(supervisor->params->storage->agent, &row, fault);
+	if (r == 0) {
+		m = migration_new(supervisor->params, &row);
+		r = registry_add(&supervisor->registry, m);
+	}
+	migration_row_clear(&row);
+	if (r == 0)
+		r = report_begin(m, fault);
+	if (r == 0)
+		r = start_sender(supervisor, m, fault);
+	if (r < 0)
+		return r;
+	*ret_migration = TAKE_PTR(m);
+	return 0;
+}
+
+/* Waits for the outcome; a cancel of the task is passed on, and may be too late. */
+static int await(struct migration *m, const char *task, struct cancel *cancel)
+{
+	struct pollfd fds[2] = {{.fd = cancel_fd(m->ended), .events = POLLIN},
+		{.fd = cancel_fd(m->stop), .events = POLLIN}};
+
+	int r = cancel_poll(cancel, fds, 2, USEC_FOREVER);
+	if (r != -ECANCELED)
+		return r;
+	char *who CLEANUP_FREE = xasprintf("task %s: %s", task, cancel_reason(cancel));
+	migration_request_cancel(m, who);
+	return cancel_poll(NULL, fds, 2, USEC_FOREVER);
+}
+
+static int outcome(struct migration *m, const char *task, char **ret_vm_ref, struct fault *fault)
+{
+	enum migration_state state = migration_state(m);
+
+	if (state == STATE_DONE) {
+		*ret_vm_ref = migration_get_string(m, "vm_there");
+		return 0;
+	}
+	if (!cancel_is_requested(m->ended))
+		return fault_text(fault, -ESHUTDOWN,
+			"the agent stops; migration %s goes on when it starts again", m->uuid);
+	if (migration_cancel_requested(m))
+		return fault_set(fault, -ECANCELED, "TASK_CANCELLED", task, NULL);
+	migration_get_error(m, fault);
+	return -EIO;
+}
+
+int supervisor_migrate_send(struct supervisor *supervisor, const struct migrate_request *request,
+	const char *task, struct cancel *cancel, char **ret_vm_ref, struct fault *fault)
+{
+	struct value *disks = NULL;
+	struct value *manifest = NULL;
+	struct value *document = NULL;
+	struct migration *m CLEANUP_MIGRATION = NULL;
+	char *uuid CLEANUP_FREE = uuid_new();
+	bool copy;
+
+	if (registry_count_senders(&supervisor->registry) >= supervisor->params->max_sending) {
+		char *limit CLEANUP_FREE = xasprintf("%u", supervisor->params->max_sending);
+		return fault_set(fault, -EBUSY, "TOO_MANY_STORAGE_MIGRATES", limit, NULL);
+	}
+	int r = preflight(supervisor, request, cancel, &copy, &disks, &manifest, fault);
+	if (r == 0)
+		r = make_document(
+			supervisor, request, uuid, task, copy, disks, manifest, &document, fault);
+	if (r == 0)
+		r = create_sender(supervisor, document, &m, uuid, fault);
+	if (r < 0)
+		return r;
+	r = await(m, task, cancel);
+	if (r < 0)
+		return fault_errno(fault, r, "waiting for migration %s", uuid);
+	return outcome(m, task, ret_vm_ref, fault);
+}
+
+static int too_late(struct supervisor *supervisor, const char *uuid, struct fault *fault)
+{
+	bool committed = false;
+	char *vm CLEANUP_FREE = NULL;
+	int64_t at = 0;
+
+	int r = commit_find(supervisor->params->storage->pool, uuid, &committed, &vm, &at, fault);
+	if (r < 0)
+		return r;
+	char *when CLEANUP_FREE = datetime_format(at);
+	char *text CLEANUP_FREE =
+		r > 0 && committed
+			? xasprintf("migration %s was committed at %s and cannot be cancelled",
+				  uuid, when)
+			: xasprintf("migration %s has asked for its commit and cannot be cancelled",
+				  uuid);
+	return fault_set(fault, -EALREADY, "OPERATION_NOT_ALLOWED", text, NULL);
+}
+
+int supervisor_cancel(
+	struct supervisor *supervisor, const char *uuid, const char *who, struct fault *fault)
+{
+	struct migration *m CLEANUP_MIGRATION = registry_find(&supervisor->registry, uuid);
+	char *ref CLEANUP_FREE = NULL;
+
+	if (m)
+		return migration_request_cancel(m, who) ? 0 : too_late(supervisor, uuid, fault);
+	int r = object_get_by_uuid(
+		supervisor->params->storage->pool, "migration", uuid, &ref, fault);
+	if (r < 0)
+		return r;
+	char *text CLEANUP_FREE = xasprintf("migration %s has ended", uuid);
+	return fault_set(fault, -EALREADY, "OPERATION_NOT_ALLOWED", text, NULL);
+}

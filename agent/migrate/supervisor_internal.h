@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of the supervisor share: supervisor.c (life, senders), supervisor_peer.c (Peer
+ * calls), keeper.c (the thread that looks after receivers). */
+#ifndef FERRY_AGENT_MIGRATE_SUPERVISOR_INTERNAL_H
+#define FERRY_AGENT_MIGRATE_SUPERVISOR_INTERNAL_H
+
+#include "agent/migrate/registry.h"
+#include "agent/migrate/supervisor.h"
+
+struct supervisor {
+	const struct supervisor_params *params;
+	struct registry registry;
+	struct cancel *stop;
+	pthread_t keeper;
+	bool has_keeper;
+
+	pthread_mutex_t lock; /* protects n_threads, stopping */
+	pthread_cond_t idle;
+	unsigned n_threads; /* of senders */
+	bool stopping;
+};
+
+/* A final migration leaves registry and agent.db; its `migration` object stays as history. */
+void supervisor_retire(struct supervisor *supervisor, struct migration *migration);
+
+/* Looks at every receiver once: lease, abandon time, cancels, what a restart interrupted. */
+void keeper_round(struct supervisor *supervisor);
+void *keeper_main(void *supervisor);
+
+#endif

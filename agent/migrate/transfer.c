@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/migrate/transfer.h"
+
+#include "agent/migrate/report.h"
+#include "agent/migrate/verify.h"
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define RENEW_TIMEOUT_USEC (60 * USEC_PER_SEC)
+#define REPORT_USEC        USEC_PER_SEC
+/* Sessions lost in a row without a byte leaving the log: then it is no accident. */
+#define MAX_FRUITLESS 8
+/* Rounds of sending again what the receiver read differently. */
+#define MAX_REPAIRS 2
+/* Below this the destination counts as full when it refuses a write. */
+#define FULL_BYTES (UINT64_C(4) << 20)
+
+int transfer_take_exports(struct migration *m, const struct value *result, struct fault *fault)
+{
+	struct value *disks CLEANUP_VALUE = migration_get(m, "disks");
+	const struct value *exports = value_find(result, "exports");
+
+	if (!exports || exports->type != VALUE_ARRAY ||
+		exports->array.n_items != disks->array.n_items)
+		return fault_text(fault, -EBADMSG,
+			"the destination answered with exports that are not those of the %zu disks",
+			disks->array.n_items);
+	for (size_t i = 0; i < disks->array.n_items; i++) {
+		int64_t want = value_find_int(disks->array.items[i], "size", 0);
+		int64_t have = peer_int(exports->array.items[i], "size", -1);
+		if (want != have)
+			return fault_text(fault, -EBADMSG,
+				"disk %zu has %lld bytes, the destination exports %lld", i,
+				(long long)want, (long long)have);
+	}
+	value_free(m->exports);
+	m->exports = value_copy(exports);
+	return 0;
+}
+
+static int renew(struct migration *m, struct peer *peer, struct fault *fault)
+{
+	struct value *result CLEANUP_VALUE = NULL;
+
+	int r = peer_call_patiently(peer, "renew", m->uuid, NULL, RENEW_TIMEOUT_USEC,
+		m->params->peer_timeout_usec, m->cancel, &result, fault);
+	return r < 0 ? r : transfer_take_exports(m, result, fault);
+}
+
+/* fresh: zeros need not be sent. No longer true once something has to be put right. */
+static int copy_once(
+	struct migration *m, unsigned disk, const char *path, bool fresh, struct fault *fault)
+{
+	const struct value *export = m->exports->array.items[disk];
+	struct copy_params params = {
+		.db = m->params->storage->agent,
+		.migration = m->uuid,
+		.disk = disk,
+		.source = {.kind = ENDPOINT_FILE, .path = path},
+		.target =
+			{
+				.kind = ENDPOINT_ISCSI,
+				.writable = true,
+				.address = value_find_string(export, "address", ""),
+				.port = (uint16_t)peer_int(export, "port", 0),
+				.iqn = value_find_string(export, "iqn", ""),
+				.initiator = value_find_string(export, "initiator", ""),
+				.user = value_find_string(export, "user", ""),
+				.secret = value_find_string(export, "secret", ""),
+				.serial = value_find_string(export, "serial", ""),
+				.size_bytes = (uint64_t)peer_int(export, "size", 0),
+			},
+		.target_fresh = fresh,
+		.n_sessions = m->params->copy_sessions,
+		.request_bytes = m->params->copy_request_bytes,
+		.in_flight_bytes = m->params->copy_in_flight_bytes,
+		.rate = m->rate,
+		.progress = &m->disks[disk].copy,
+		.cancel = m->cancel,
+	};
+
+	return copy_run(&params, fault);
+}
+
+static bool is_session_loss(int error)
+{
+	return error == -ECONNRESET || error == -ETIMEDOUT || error == -ESTALE ||
+	       error == -EACCES || error == -ECONNREFUSED;
+}
+
+/* The target only said "medium error": the receiver knows whether it is out of space. */
+static int explain_refusal(
+	struct migration *m, struct peer *peer, unsigned disk, int error, struct fault *fault)
+{
+	struct value *result CLEANUP_VALUE = NULL;
+	struct fault ignored CLEANUP_FAULT = FAULT_INIT;
+
+	if (peer_call(peer, "status", m->uuid, NULL, RENEW_TIMEOUT_USEC, m->cancel, &result,
+		    &ignored) < 0)
+		return error;
+	const struct value *space = value_find(result, "free");
+	if (!space || space->type != VALUE_ARRAY || disk >= space->array.n_items)
+		return error;
+	int64_t available = peer_int(space->array.items[disk], "bytes", INT64_MAX);
+	if (available >= (int64_t)FULL_BYTES)
+		return error;
+	char *text CLEANUP_FREE = xasprintf(
+		"copy: disk %u: the destination SR is full (%lld bytes free); the VM is as it was "
+		"on the source; free space at the destination and migrate again",
+		disk, (long long)available);
+	return fault_set(fault, -ENOSPC, "SR_BACKEND_FAILURE_44", "", text, "", NULL);
+}
+
+/* Copies one disk until its log is empty. */
+static int copy_disk(struct migration *m, struct peer *peer, unsigned disk, const char *path,
+	bool fresh, struct fault *fault)
+{
+	uint64_t last_left = UINT64_MAX;
+	unsigned fruitless = 0;
+	int r;
+
+	for (;;) {
+		uint64_t left;
+		uint64_t rows;
+		r = m->exports ? 0 : renew(m, peer, fault);
+		if (r == 0)
+			r = copy_once(m, disk, path, fresh, fault);
+		if (!m->exports || !is_session_loss(r))
+			break;
+		char *text CLEANUP_FREE = fault_describe(fault);
+		log_warn("MIG-SESSION-LOST", "migration=%s disk=%u error=%s", m->uuid, disk, text);
+		m->exports = value_free(m->exports);
+		int total = extent_log_total(
+			m->params->storage->agent, m->uuid, disk, &left, &rows, fault);
+		if (total < 0)
+			return total;
+		fruitless = left < last_left ? 0 : fruitless + 1;
+		last_left = left;
+		if (fruitless > MAX_FRUITLESS)
+			break;
+		r = cancel_sleep(m->cancel, fruitless * 500 * USEC_PER_MSEC);
+		if (r < 0)
+			break;
+	}
+	return r == -EREMOTEIO ? explain_refusal(m, peer, disk, r, fault) : r;
+}
+
+static int copy_and_verify(struct migration *m, struct peer *peer, unsigned disk,
+	const struct value *plan, struct fault *fault)
+{
+	const char *path = value_find_string(plan, "path", "");
+	uint64_t size = (uint64_t)value_find_int(plan, "size", 0);
+
+	m->disks[disk].started_usec = clock_now_usec();
+	for (unsigned round = 0;; round++) {
+		uint64_t differ = 0;
+		int r = copy_disk(m, peer, disk, path, round == 0, fault);
+		m->disks[disk].ended_usec = clock_now_usec();
+		if (r == 0)
+			r = verify_disk(m, peer, disk, size, &differ, fault);
+		if (r < 0 || differ == 0)
+			return r;
+		if (round == MAX_REPAIRS)
+			return fault_text(fault, -EIO,
+				"verify: %llu chunks of disk %u still read differently at the "
+				"destination after being sent %u times; the source is untouched; "
+				"check "
+				"the memory and the disks of the destination host",
+				(unsigned long long)differ, disk, round + 1);
+	}
+}
+
+struct pulse {
+	struct migration *migration;
+	struct cancel *end;
+};
+
+static void ask_after_peer(struct migration *m, struct peer *peer)
+{
+	struct value *result CLEANUP_VALUE = NULL;
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+
+	int r = peer_call(
+		peer, "status", m->uuid, NULL, m->params->lease_usec, m->cancel, &result, &fault);
+	if (r < 0)
+		return; /* Unreachable or confused: whoever moves the data decides what follows. */
+	const char *state = value_find_string(result, "state", "");
+	if (strcmp(state, "ABORTING") != 0 && strcmp(state, "FAILED") != 0 &&
+		strcmp(state, "CANCELLED") != 0)
+		return;
+	fault_text(&fault, -ECANCELED,
+		"the destination gave the migration up (state %s there); the VM is as it was on "
+		"the "
+		"source",
+		state);
+	migration_set_error(m, &fault);
+	cancel_request(m->cancel, "the destination gave up");
+}
+
+static void *pulse_main(void *arg)
+{
+	struct pulse *pulse = arg;
+	struct migration *m = pulse->migration;
+	struct value *token CLEANUP_VALUE = migration_get(m, "token");
+	struct peer *peer CLEANUP_PEER = peer_new(token);
+	struct report_measure measure = {0};
+	uint64_t next_heartbeat = clock_deadline(m->params->heartbeat_usec);
+
+	while (cancel_sleep(pulse->end, REPORT_USEC) == 0) {
+		report_progress(m, &measure);
+		if (clock_now_usec() < next_heartbeat)
+			continue;
+		ask_after_peer(m, peer);
+		next_heartbeat = clock_deadline(m->params->heartbeat_usec);
+	}
+	report_progress(m, &measure);
+	return NULL;
+}
+
+/* Small disks first: each that is done is one that a failure cannot cost again. */
+static void order_by_size(const struct value *disks, unsigned *order)
+{
+	size_t n = disks->array.n_items;
+
+	for (size_t i = 0; i < n; i++) {
+		int64_t size = value_find_int(disks->array.items[i], "size", 0);
+		size_t at = i;
+		for (; at > 0 &&
+			value_find_int(disks->array.items[order[at - 1]], "size", 0) > size;
+			at--)
+			order[at] = order[at - 1];
+		order[at] = (unsigned)i;
+	}
+}
+
+/* What earlier runs of the daemon did, for figures that do not go back. */
+static int count_done_before(struct migration *m, const struct value *disks, struct fault *fault)
+{
+	struct value *sent CLEANUP_VALUE = migration_get(m, "sent");
+
+	for (size_t i = 0; i < disks->array.n_items; i++) {
+		uint64_t size = (uint64_t)value_find_int(disks->array.items[i], "size", 0);
+		uint64_t allocated =
+			(uint64_t)value_find_int(disks->array.items[i], "allocated", 0);
+		uint64_t left;
+		uint64_t rows;
+		int r = extent_log_total(
+			m->params->storage->agent, m->uuid, (unsigned)i, &left, &rows, fault);
+		if (r < 0)
+			return r;
+		m->disks[i].done_before =
+			(uint64_t)((double)allocated * (1.0 - (double)left / (double)size));
+		if (sent && sent->type == VALUE_ARRAY && i < sent->array.n_items)
+			m->disks[i].sent_before = (uint64_t)sent->array.items[i]->integer;
+	}
+	return 0;
+}
+
+int transfer_run(struct migration *m, struct peer *peer, struct fault *fault)
+{
+	struct value *disks CLEANUP_VALUE = migration_get(m, "disks");
+	size_t n = disks->array.n_items;
+	unsigned *order CLEANUP_FREE = xcalloc(n, sizeof(*order));
+	struct cancel *end CLEANUP_CANCEL = cancel_new();
+	struct pulse pulse = {.migration = m, .end = end};
+	pthread_t thread;
+	int r;
+
+	order_by_size(disks, order);
+	r = count_done_before(m, disks, fault);
+	if (r < 0)
+		return r;
+	r = -pthread_create(&thread, NULL, pulse_main, &pulse);
+	if (r < 0)
+		return fault_errno(fault, r, "starting the thread that reports progress");
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = copy_and_verify(m, peer, order[i], disks->array.items[order[i]], fault);
+	cancel_request(end, "the copy has ended");
+	pthread_join(thread, NULL);
+	return r;
+}

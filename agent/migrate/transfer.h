@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The COPYING state of a sender: every disk is copied until its log is empty and the digests agree,
+ * through lost sessions and a peer that restarts; beside it a thread reports progress and asks
+ * after the peer. */
+#ifndef FERRY_AGENT_MIGRATE_TRANSFER_H
+#define FERRY_AGENT_MIGRATE_TRANSFER_H
+
+#include "agent/migrate/peer.h"
+
+/* Keeps the exports of an answer to Peer.prepare or Peer.renew. -EBADMSG when they are not those of
+ * the plan. */
+int transfer_take_exports(
+	struct migration *migration, const struct value *result, struct fault *fault);
+
+int transfer_run(struct migration *migration, struct peer *peer, struct fault *fault);
+
+#endif
