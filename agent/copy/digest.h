@@ -6,6 +6,7 @@
 #define FERRY_AGENT_COPY_DIGEST_H
 
 #include "base/cancel.h"
+#include "base/cleanup.h"
 #include "base/fault.h"
 
 #include <stddef.h>
@@ -23,9 +24,25 @@ uint64_t digest_n_spans(uint64_t size_bytes);
 /* Digests of one chunk in memory; the last chunk of a disk may be shorter. */
 void digest_chunk(const void *data, size_t length, unsigned char ret_digest[DIGEST_BYTES]);
 
+/* The digest of one chunk, fed in pieces as they pass by. Zeros and holes before the first other
+ * byte cost nothing. Belongs to one thread. */
+struct digest_stream;
+
+struct digest_stream *digest_stream_new(void);
+struct digest_stream *digest_stream_free(struct digest_stream *stream);
+void digest_stream_add(struct digest_stream *stream, const void *data, size_t length);
+/* The same as adding that many zero bytes. */
+void digest_stream_add_zeros(struct digest_stream *stream, uint64_t length);
+/* Gives the digest and starts anew. */
+void digest_stream_finish(struct digest_stream *stream, unsigned char ret_digest[DIGEST_BYTES]);
+
 /* Reads a span of the file at path (holes are not read) and fills DIGEST_SPAN_BYTES; chunks past
- * the end are zero. Blocks; sees cancel. */
+ * the end are zero. -EIO: the file is not size_bytes long, or cannot be read. Blocks; sees cancel.
+ */
 int digest_file_span(const char *path, uint64_t size_bytes, uint64_t span, struct cancel *cancel,
 	unsigned char ret_digests[DIGEST_SPAN_BYTES], struct fault *fault);
+
+DEFINE_CLEANUP(struct digest_stream *, digest_stream_free)
+#define CLEANUP_DIGEST_STREAM CLEANUP(cleanup_digest_stream_free)
 
 #endif

@@ -9,6 +9,7 @@
 #define FERRY_AGENT_COPY_ENDPOINT_H
 
 #include "base/cancel.h"
+#include "base/cleanup.h"
 #include "base/fault.h"
 #include "schema/types.h"
 
@@ -18,12 +19,15 @@
 
 enum endpoint_kind { ENDPOINT_FILE, ENDPOINT_ISCSI, ENDPOINT_NULL };
 
+/* Longest READ or WRITE. */
+#define ENDPOINT_MAX_BYTES ((size_t)1 << 20)
+
 /* How to reach one; strings are borrowed for the call of endpoint_open. */
 struct endpoint_spec {
 	enum endpoint_kind kind;
 	bool writable;
-	const char *path; /* FILE: not a symbolic link */
-	/* ISCSI */
+	const char *path; /* FILE: regular file or block device, not a symbolic link */
+	/* ISCSI: LUN 1 */
 	const char *address; /* numeric */
 	uint16_t port;
 	const char *iqn;
@@ -31,7 +35,8 @@ struct endpoint_spec {
 	const char *user;
 	const char *secret;
 	const char *serial;    /* VPD page 0x80 must equal it */
-	uint64_t size_bytes;   /* ISCSI: READ CAPACITY must equal it; NULL: the size to claim */
+	uint64_t size_bytes;   /* FILE, ISCSI: the size must equal it (FILE: 0: any); NULL: the
+				* size to claim */
 	uint64_t timeout_usec; /* a request that takes longer kills the session; 0: 30 s */
 };
 
@@ -46,16 +51,19 @@ struct endpoint_request {
 	struct extent
 		extent; /* not for FLUSH; READ/WRITE: at most 1 MiB; ZERO/DISCARD: any length */
 	void *data;     /* READ, WRITE */
-	/* error: 0 or a negative errno (-EIO medium error, -ENOSPC, -ECONNRESET session lost,
-	 * -ETIMEDOUT, -ECANCELED closed). Called from endpoint_service or, for immediate ends,
-	 * endpoint_submit. */
+	/* error: 0 or a negative errno (-EIO medium error, -ENOSPC, -EROFS, -ECONNRESET session
+	 * lost, -ETIMEDOUT, -ECANCELED closed). Called from endpoint_service, endpoint_wait or
+	 * endpoint_close, or, for immediate ends, endpoint_submit. It must not close the endpoint.
+	 */
 	void (*done)(struct endpoint_request *request, int error);
 	void *arg;
 	struct endpoint_request *next; /* the endpoint's own */
 };
 
 /* Opens and checks (identity, size). Blocks up to spec's timeout; sees cancel. -ESTALE: serial or
- * capacity are not what was expected: another or a re-made LUN. -EACCES: login refused. */
+ * capacity are not what was expected: another or a re-made LUN. -EACCES: login refused, or the
+ * target redirects elsewhere. -ECONNREFUSED: nobody listens; -ECONNRESET, -ETIMEDOUT. FILE: -EIO
+ * when the size differs, -ELOOP, -EINVAL (no disk image), else errno of open. */
 int endpoint_open(const struct endpoint_spec *spec, struct cancel *cancel,
 	struct endpoint **ret_endpoint, struct fault *fault);
 /* Ends pending requests with -ECANCELED and frees. An iSCSI session is logged out when idle and
@@ -64,17 +72,33 @@ struct endpoint *endpoint_close(struct endpoint *endpoint);
 
 uint64_t endpoint_size(const struct endpoint *endpoint);
 /* Runs of data and holes at or after offset: *ret_extent is the next run that may hold data (length
- * 0: none until the end). Kinds that cannot tell answer that all is data. */
+ * 0: none until the end). Kinds that cannot tell answer that all is data. Bounds are rounded
+ * outward to whole sectors. -EIO: the map cannot be read, or the file shrank. May block. */
 int endpoint_next_data(
 	struct endpoint *endpoint, uint64_t offset, struct extent *ret_extent, struct fault *fault);
 
+/* Starts a request. 0: done will be called, or was. Negative: refused, done is not called: -EINVAL
+ * unaligned, empty or too long, -ERANGE beyond the end, -EROFS not opened for writing, or why the
+ * session is dead (-ECONNRESET, -ETIMEDOUT). ISCSI: does not block. */
 int endpoint_submit(struct endpoint *endpoint, struct endpoint_request *request);
 /* Waits until at least one request has ended, the deadline, or cancel; ends what is ready. 0,
  * -ETIMEDOUT, -ECANCELED. With nothing in flight it returns 0 at once. */
 int endpoint_service(struct endpoint *endpoint, uint64_t deadline_usec, struct cancel *cancel);
+/* Waits with nothing to be ended in mind: keeps the session alive (a target drops who does not
+ * answer its pings) until wake_fd (-1: none) is readable: 0; or -ETIMEDOUT at the deadline,
+ * -ECANCELED, or why the session died. Ends requests that are ready meanwhile. */
+int endpoint_wait(
+	struct endpoint *endpoint, int wake_fd, uint64_t deadline_usec, struct cancel *cancel);
 size_t endpoint_in_flight(const struct endpoint *endpoint);
-/* Text of the last error (with sense key or errno), for the fault that the caller writes. */
+/* Text of the last error (with object, offset, and sense key or errno), for the fault that the
+ * caller writes. "" before any. */
 const char *endpoint_error(const struct endpoint *endpoint);
+
+/* One read of at most ENDPOINT_MAX_BYTES, waited for. Nothing else may be in flight. Blocks. */
+int endpoint_read(struct endpoint *endpoint, struct extent extent, void *data,
+	struct cancel *cancel, struct fault *fault);
+/* Submits a flush and waits for it; no write may be in flight. Blocks. */
+int endpoint_flush(struct endpoint *endpoint, struct cancel *cancel, struct fault *fault);
 
 DEFINE_CLEANUP(struct endpoint *, endpoint_close)
 #define CLEANUP_ENDPOINT CLEANUP(cleanup_endpoint_close)

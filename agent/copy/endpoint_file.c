@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A raw image in a file or block device. Requests are done in place: the page cache reads ahead,
+ * and each copy thread has its own descriptor. */
+#include "agent/copy/endpoint_impl.h"
+#include "base/alloc.h"
+#include "base/io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define ZEROS_BYTES ((size_t)64 << 10)
+
+struct endpoint_file {
+	struct endpoint base;
+	char *path;
+	int fd;
+	bool is_device;
+};
+
+static void file_close(struct endpoint *endpoint)
+{
+	struct endpoint_file *file = (struct endpoint_file *)endpoint;
+
+	close(file->fd);
+	free(file->path);
+	free(file);
+}
+
+/* SEEK_HOLE and SEEK_DATA take a file that was cut short for one that ends in a hole; without this
+ * check a copy would go on with zeros. */
+static int check_size(struct endpoint_file *file, struct fault *fault)
+{
+	struct stat st;
+
+	if (file->is_device)
+		return 0;
+	if (fstat(file->fd, &st) < 0)
+		return fault_errno(fault, -errno, "stat of %s", file->path);
+	if ((uint64_t)st.st_size == file->base.size_bytes)
+		return 0;
+	return fault_text(fault, endpoint_fail(&file->base, -EIO, "size of %s changed", file->path),
+		"%s: its size changed from %llu to %llu bytes while it was in use; no other "
+		"program may touch a disk that is being moved",
+		file->path, (unsigned long long)file->base.size_bytes,
+		(unsigned long long)st.st_size);
+}
+
+static int file_next_data(
+	struct endpoint *endpoint, uint64_t offset, struct extent *ret_extent, struct fault *fault)
+{
+	struct endpoint_file *file = (struct endpoint_file *)endpoint;
+	uint64_t size = endpoint->size_bytes;
+	off_t start = lseek(file->fd, (off_t)offset, SEEK_DATA);
+	off_t end = start < 0 ? -1 : lseek(file->fd, start, SEEK_HOLE);
+
+	if (start < 0 && errno == EINVAL) { /* A file system or device that cannot tell. */
+		*ret_extent = (struct extent){offset, size - offset};
+		return 0;
+	}
+	if ((start < 0 && errno != ENXIO) || (start >= 0 && end < 0)) {
+		int error = errno;
+		endpoint_fail(endpoint, -EIO, "map of %s at %llu: %s", file->path,
+			(unsigned long long)offset, strerror(error));
+		return fault_text(fault, -EIO, "%s", endpoint->error);
+	}
+	int r = check_size(file, fault);
+	if (r < 0)
+		return r;
+	if (start < 0) {
+		*ret_extent = (struct extent){size, 0};
+		return 0;
+	}
+	uint64_t from = MAX((uint64_t)start / ENDPOINT_SECTOR * ENDPOINT_SECTOR, offset);
+	uint64_t to = ((uint64_t)end + ENDPOINT_SECTOR - 1) / ENDPOINT_SECTOR * ENDPOINT_SECTOR;
+	*ret_extent = (struct extent){from, MIN(to, size) - from};
+	return 0;
+}
+
+static int write_zeros(int fd, struct extent extent)
+{
+	static const unsigned char zeros[ZEROS_BYTES];
+
+	while (extent.length) {
+		size_t n = (size_t)MIN(extent.length, ZEROS_BYTES);
+		int r = io_pwrite_full(fd, zeros, n, extent.offset);
+		if (r < 0)
+			return r;
+		extent.offset += n;
+		extent.length -= n;
+	}
+	return 0;
+}
+
+static int punch(int fd, struct extent extent)
+{
+	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)extent.offset,
+		    (off_t)extent.length) == 0)
+		return 0;
+	if (errno != EOPNOTSUPP && errno != ENODEV && errno != ENOSYS)
+		return -errno;
+	return write_zeros(fd, extent);
+}
+
+static int transfer(struct endpoint_file *file, const struct endpoint_request *request)
+{
+	size_t length = (size_t)request->extent.length;
+
+	switch (request->op) {
+	case ENDPOINT_READ:
+		return io_pread_full(file->fd, request->data, length, request->extent.offset);
+	case ENDPOINT_WRITE:
+		return io_pwrite_full(file->fd, request->data, length, request->extent.offset);
+	case ENDPOINT_ZERO:
+	case ENDPOINT_DISCARD:
+		return punch(file->fd, request->extent);
+	case ENDPOINT_FLUSH:
+		return fdatasync(file->fd) < 0 ? -errno : 0;
+	}
+	return -EINVAL;
+}
+
+static int file_submit(struct endpoint *endpoint, struct endpoint_request *request)
+{
+	struct endpoint_file *file = (struct endpoint_file *)endpoint;
+	int r = transfer(file, request);
+
+	if (r < 0)
+		endpoint_fail(endpoint, r, "%s of %llu bytes at %llu of %s: %s",
+			endpoint_op_name(request->op), (unsigned long long)request->extent.length,
+			(unsigned long long)request->extent.offset, file->path,
+			r == -ENODATA ? "the file ends before" : strerror(-r));
+	request->done(request, r == -ENODATA ? -EIO : r);
+	return 0;
+}
+
+static const struct endpoint_ops file_ops = {
+	.close = file_close,
+	.next_data = file_next_data,
+	.submit = file_submit,
+};
+
+/* The size of what was opened, or why it is no disk image. */
+static int inspect(int fd, const struct endpoint_spec *spec, bool *ret_is_device,
+	uint64_t *ret_size, struct fault *fault)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return fault_errno(fault, -errno, "stat of %s", spec->path);
+	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+		return fault_text(fault, -EINVAL,
+			"%s is neither a regular file nor a block device: no disk image",
+			spec->path);
+	off_t end = S_ISBLK(st.st_mode) ? lseek(fd, 0, SEEK_END) : st.st_size;
+	if (end < 0)
+		return fault_errno(fault, -errno, "size of %s", spec->path);
+	uint64_t size = (uint64_t)end;
+	if (!size || size % ENDPOINT_SECTOR)
+		return fault_text(fault, -EINVAL,
+			"%s has %llu bytes: a disk has one or more whole sectors of %d", spec->path,
+			(unsigned long long)size, ENDPOINT_SECTOR);
+	if (spec->size_bytes && spec->size_bytes != size)
+		return fault_text(fault, -EIO, "%s has %llu bytes, not the %llu expected",
+			spec->path, (unsigned long long)size, (unsigned long long)spec->size_bytes);
+	*ret_is_device = S_ISBLK(st.st_mode);
+	*ret_size = size;
+	return 0;
+}
+
+int endpoint_file_open(
+	const struct endpoint_spec *spec, struct endpoint **ret_endpoint, struct fault *fault)
+{
+	/* O_NONBLOCK: opening a FIFO that stands there by mistake must not hang. */
+	int flags = (spec->writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+	int fd CLEANUP_CLOSE = open(spec->path, flags);
+	bool is_device = false;
+	uint64_t size = 0;
+
+	if (fd < 0)
+		return fault_errno(fault, -errno, "cannot open the disk image %s for %s",
+			spec->path, spec->writable ? "writing" : "reading");
+	int r = inspect(fd, spec, &is_device, &size, fault);
+	if (r < 0)
+		return r;
+	struct endpoint_file *file = xcalloc(1, sizeof(*file));
+	file->base.ops = &file_ops;
+	file->base.size_bytes = size;
+	file->base.block_bytes = ENDPOINT_SECTOR;
+	file->base.writable = spec->writable;
+	file->path = xstrdup(spec->path);
+	file->is_device = is_device;
+	file->fd = TAKE_FD(fd);
+	*ret_endpoint = &file->base;
+	return 0;
+}

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/contract/endpoint_contract.h"
+
+#include "base/clock.h"
+#include "tests/lib/lun.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <unistd.h>
+
+#define BLOCK  ((size_t)256 << 10)
+#define N_MANY 16
+
+static struct lun lun;
+static struct contract contract = {.keeps_data = true};
+
+static int begin(void **state, bool thin)
+{
+	lun_start(&lun, CONTRACT_BYTES, "m1-0-1", thin);
+	contract.spec = lun_spec(&lun, "m1-0-1");
+	*state = &contract;
+	return 0;
+}
+
+static int setup(void **state)
+{
+	return begin(state, true);
+}
+
+static int setup_thick(void **state)
+{
+	return begin(state, false);
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	lun_stop(&lun);
+	return 0;
+}
+
+static int try_open(const struct endpoint_spec *spec, const char *expected_text)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	struct endpoint *endpoint CLEANUP_ENDPOINT = NULL;
+	int r = endpoint_open(spec, NULL, &endpoint, &fault);
+
+	if (r < 0 && expected_text && !strstr(fault.params[0], expected_text))
+		fail_msg("\"%s\" does not say \"%s\"", fault.params[0], expected_text);
+	return r;
+}
+
+static void a_lun_that_is_not_the_expected_one_is_stale(void **state)
+{
+	struct endpoint_spec spec = contract.spec;
+
+	(void)state;
+	spec.serial = "m1-0-2";
+	assert_int_equal(try_open(&spec, "m1-0-1"), -ESTALE);
+	spec.serial = "m1-0-";
+	assert_int_equal(try_open(&spec, "m1-0-1"), -ESTALE);
+	spec = contract.spec;
+	spec.size_bytes += 512;
+	assert_int_equal(try_open(&spec, "capacity"), -ESTALE);
+	assert_int_equal(try_open(&contract.spec, NULL), 0);
+}
+
+static void a_remade_lun_is_stale(void **state)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	struct endpoint *endpoint CLEANUP_ENDPOINT = NULL;
+	struct counted write;
+	char data[512] = {1};
+
+	(void)state;
+	check_ok(&fault, endpoint_open(&contract.spec, NULL, &endpoint, &fault));
+	lun_restart(&lun, "m1-0-2", true);
+	write = counted_new(ENDPOINT_WRITE, 0, 512, data);
+	/* The old session must not come back by itself. */
+	assert_int_equal(counted_run(endpoint, &write), -ECONNRESET);
+	assert_int_equal(try_open(&contract.spec, "m1-0-2"), -ESTALE);
+}
+
+static void a_refused_login_says_so(void **state)
+{
+	struct endpoint_spec spec = contract.spec;
+
+	(void)state;
+	spec.secret = "fedcba9876543210";
+	assert_int_equal(try_open(&spec, "refused the login"), -EACCES);
+	spec = contract.spec;
+	spec.initiator = "iqn.2026-01.test.ferry:stranger";
+	assert_int_equal(try_open(&spec, "refused the login"), -EACCES);
+	spec = contract.spec;
+	spec.user = NULL;
+	assert_int_equal(try_open(&spec, "refused the login"), -EACCES);
+}
+
+static void nobody_listening_is_connection_refused(void **state)
+{
+	(void)state;
+	lun_kill(&lun);
+	assert_int_equal(try_open(&contract.spec, "cannot connect"), -ECONNREFUSED);
+}
+
+static void two_sessions_of_one_initiator_live_together(void **state)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	struct endpoint *a CLEANUP_ENDPOINT = NULL;
+	struct endpoint *b CLEANUP_ENDPOINT = NULL;
+	char data[512] = {1};
+
+	(void)state;
+	check_ok(&fault, endpoint_open(&contract.spec, NULL, &a, &fault));
+	check_ok(&fault, endpoint_open(&contract.spec, NULL, &b, &fault));
+	for (int i = 0; i < 3; i++) {
+		struct counted write = counted_new(ENDPOINT_WRITE, 0, 512, data);
+		assert_int_equal(counted_run(i % 2 ? b : a, &write), 0);
+	}
+}
+
+/* Opens, freezes tgtd and submits writes of which none can end. */
+static struct endpoint *stuck_endpoint(
+	const struct endpoint_spec *spec, struct counted *many, void *data)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	struct endpoint *endpoint = NULL;
+
+	check_ok(&fault, endpoint_open(spec, NULL, &endpoint, &fault));
+	lun_signal(&lun, SIGSTOP);
+	for (size_t i = 0; i < N_MANY; i++) {
+		many[i] = counted_new(ENDPOINT_WRITE, i * BLOCK, BLOCK, data);
+		assert_int_equal(counted_submit(endpoint, &many[i]), 0);
+	}
+	return endpoint;
+}
+
+static void check_all_ended(const struct counted *many, int error)
+{
+	for (size_t i = 0; i < N_MANY; i++) {
+		assert_int_equal(many[i].n_ended, 1);
+		assert_int_equal(many[i].error, error);
+	}
+}
+
+static void a_frozen_target_times_out_all(void **state)
+{
+	struct endpoint_spec spec = contract.spec;
+	void *data CLEANUP_FREE = calloc(1, BLOCK);
+	struct counted many[N_MANY];
+
+	(void)state;
+	spec.timeout_usec = 700 * USEC_PER_MSEC;
+	struct endpoint *endpoint CLEANUP_ENDPOINT = stuck_endpoint(&spec, many, data);
+	uint64_t before = clock_now_usec();
+	assert_int_equal(
+		endpoint_service(endpoint, before + 200 * USEC_PER_MSEC, NULL), -ETIMEDOUT);
+	assert_int_equal(endpoint_in_flight(endpoint), N_MANY);
+	assert_int_equal(endpoint_service(endpoint, USEC_FOREVER, NULL), 0);
+	assert_in_range(clock_now_usec() - before, 400 * USEC_PER_MSEC, 2 * USEC_PER_SEC);
+	check_all_ended(many, -ETIMEDOUT);
+	struct counted late = counted_new(ENDPOINT_WRITE, 0, 512, data);
+	assert_int_equal(counted_submit(endpoint, &late), -ETIMEDOUT);
+}
+
+static void cancel_ends_the_wait_for_a_frozen_target(void **state)
+{
+	struct cancel *cancel CLEANUP_CANCEL = cancel_new();
+	void *data CLEANUP_FREE = calloc(1, BLOCK);
+	struct counted many[N_MANY];
+
+	(void)state;
+	struct endpoint *endpoint = stuck_endpoint(&contract.spec, many, data);
+	cancel_request(cancel, "enough");
+	assert_int_equal(endpoint_service(endpoint, USEC_FOREVER, cancel), -ECANCELED);
+	uint64_t before = clock_now_usec();
+	endpoint_close(endpoint);
+	assert_true(clock_now_usec() - before < USEC_PER_SEC);
+	check_all_ended(many, -ECANCELED);
+}
+
+static void opening_a_frozen_target_times_out_or_is_cancelled(void **state)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	struct cancel *cancel CLEANUP_CANCEL = cancel_new();
+	struct endpoint *endpoint CLEANUP_ENDPOINT = NULL;
+	struct endpoint_spec spec = contract.spec;
+
+	(void)state;
+	lun_signal(&lun, SIGSTOP);
+	spec.timeout_usec = 300 * USEC_PER_MSEC;
+	assert_int_equal(try_open(&spec, "no answer"), -ETIMEDOUT);
+	cancel_request(cancel, "enough");
+	assert_int_equal(endpoint_open(&contract.spec, cancel, &endpoint, &fault), -ECANCELED);
+}
+
+static void a_killed_target_resets_all(void **state)
+{
+	void *data CLEANUP_FREE = calloc(1, BLOCK);
+	struct counted many[N_MANY];
+
+	(void)state;
+	struct endpoint *endpoint CLEANUP_ENDPOINT = stuck_endpoint(&contract.spec, many, data);
+	lun_kill(&lun);
+	while (endpoint_in_flight(endpoint))
+		assert_int_equal(
+			endpoint_service(endpoint, clock_deadline(5 * USEC_PER_SEC), NULL), 0);
+	check_all_ended(many, -ECONNRESET);
+	assert_int_equal(endpoint_wait(endpoint, -1, USEC_FOREVER, NULL), -ECONNRESET);
+}
+
+static void a_target_lost_while_idle_is_noticed(void **state)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	struct endpoint *endpoint CLEANUP_ENDPOINT = NULL;
+
+	(void)state;
+	check_ok(&fault, endpoint_open(&contract.spec, NULL, &endpoint, &fault));
+	lun_kill(&lun);
+	assert_int_equal(
+		endpoint_wait(endpoint, -1, clock_deadline(5 * USEC_PER_SEC), NULL), -ECONNRESET);
+}
+
+#define OWN_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		CONTRACT_TESTS,
+		cmocka_unit_test_setup_teardown(
+			contract_what_was_zeroed_reads_as_zeros, setup_thick, teardown),
+		OWN_TEST(a_lun_that_is_not_the_expected_one_is_stale),
+		OWN_TEST(a_remade_lun_is_stale),
+		OWN_TEST(a_refused_login_says_so),
+		OWN_TEST(nobody_listening_is_connection_refused),
+		OWN_TEST(two_sessions_of_one_initiator_live_together),
+		OWN_TEST(a_frozen_target_times_out_all),
+		OWN_TEST(cancel_ends_the_wait_for_a_frozen_target),
+		OWN_TEST(opening_a_frozen_target_times_out_or_is_cancelled),
+		OWN_TEST(a_killed_target_resets_all),
+		OWN_TEST(a_target_lost_while_idle_is_noticed),
+	};
+
+	if (!lun_is_available()) {
+		print_message("tgtd is not installed\n");
+		return 77;
+	}
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
