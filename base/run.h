@@ -16,9 +16,11 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* A Landlock rule: the child may use what is beneath path. Everything else in the file system is
- * out of its reach when at least one rule is given (best effort on kernels without Landlock: one
- * warning is logged). */
+/* A Landlock rule: the child may use what is beneath path (a directory) or path itself. When at
+ * least one rule is given, everything else in the file system is out of its reach, but for the
+ * program and, read-only, what every program needs (/usr, /lib, /lib64, /etc/ld.so.cache,
+ * /dev/null), and it may signal only itself and its own children (Landlock ABI 6). Best effort on
+ * kernels without Landlock: one warning is logged. */
 struct run_path {
 	const char *path;
 	bool writable;
@@ -31,15 +33,20 @@ struct run_params {
 	size_t n_paths;
 	uint64_t max_files;  /* RLIMIT_NOFILE; 0: unchanged */
 	uint64_t max_memory; /* RLIMIT_AS; 0: unchanged */
+	bool deny_connect;   /* no outgoing TCP connections (with paths; Landlock ABI 4) */
 	const char *log_id;  /* id of the log lines made of its stdout and stderr, at most 20 a
-			      * second (then  one line tells how many were dropped) */
+			      * second (then one line tells how many were dropped) */
 };
 
 struct child;
 
-/* Starts it. stdin is /dev/null. The output is always drained. */
+/* Starts it, in a session of its own, in "/", without core dumps. stdin is /dev/null. The output is
+ * always drained. Everything in params is copied. Blocks until the program is executed: -ENOENT,
+ * -EACCES and the like when it cannot be, with a fault that says what failed. */
 int run_start(const struct run_params *params, struct child **ret_child, struct fault *fault);
 pid_t run_pid(const struct child *child);
+/* A descriptor that polls readable once it has ended; owned by the child. */
+int run_fd(const struct child *child);
 /* Whether it still runs; reaps it when it has ended. Does not block. */
 bool run_is_alive(struct child *child);
 /* Waits for its end: 0 ended, -ETIMEDOUT at the deadline. */
@@ -47,7 +54,8 @@ int run_wait(struct child *child, uint64_t deadline_usec);
 /* What waitpid said; -1 while it runs. */
 int run_status(struct child *child);
 void run_kill(struct child *child, int signal);
-/* SIGKILL if it runs, reaps, frees. NULL is fine. */
+/* SIGKILL if it runs, reaps (within 10 s: one that hangs in the kernel is logged and left), frees.
+ * NULL is fine. Any of the calls above may run in other threads until then. */
 struct child *run_free(struct child *child);
 
 DEFINE_CLEANUP(struct child *, run_free)
