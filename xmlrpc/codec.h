@@ -5,7 +5,9 @@
  * Encoding follows XenAPI to the byte: no white space between tags, "" as <value></value>, ints as
  * bare decimal text, VALUE_I4 as <i4>, control characters other than TAB LF CR dropped. Decoding is
  * strict: no DTD, no entities but the five, no network, limits below; a violation is -EBADMSG with
- * a fault that says what and where. */
+ * a fault that says what and where. XML that is not UTF-8 is -EILSEQ with the INVALID_VALUE of the
+ * contract. Strings that are not UTF-8 are encoded with "?" for each byte beyond ASCII; CR becomes
+ * &#13;, without which a reader would take it for LF. */
 #ifndef FERRY_XMLRPC_CODEC_H
 #define FERRY_XMLRPC_CODEC_H
 
@@ -38,7 +40,8 @@ void xml_encode_success(const struct value *result, struct buf *out);
 void xml_encode_bare(const struct value *result, struct buf *out);
 void xml_encode_failure(const struct fault *failure, struct buf *out);
 /* 0: *ret_result. -EREMOTEIO: the peer answered Failure (or a <fault>), which is now in *fault.
- * -EBADMSG: not an XML-RPC answer. */
+ * -EBADMSG, -EILSEQ: not an XML-RPC answer. Ints come as
+ * strings unless the peer tagged them. */
 int xml_decode_response(const void *data, size_t length, const struct codec_limits *limits,
 	struct value **ret_result, struct fault *fault);
 

@@ -25,7 +25,7 @@ enum param_type {
 	PARAM_BOOL,
 	PARAM_DOUBLE,   /* double, int, or decimal text */
 	PARAM_DATETIME, /* dateTime.iso8601 or its text */
-	PARAM_MAP,      /* struct of strings */
+	PARAM_MAP,      /* struct whose values are all strings */
 	PARAM_SET,      /* array of strings */
 	PARAM_STRUCT,   /* any struct */
 	PARAM_ARRAY,    /* any array */
@@ -53,7 +53,8 @@ enum method_flags {
  * it returns CALL_PENDING, has kept `call`, and somebody ends it by call_succeed or call_fail,
  * exactly once, from any thread, possibly before the handler has returned. Handlers run on worker
  * threads and must not block for longer than a database access (long work: METHOD_TASK). args: one
- * value per declared parameter, of the declared type, NULL for optional ones left out. */
+ * value per declared parameter, of the declared type, NULL for optional ones left out; they are
+ * freed when the handler returns, so one that answers CALL_PENDING copies what it needs. */
 #define CALL_PENDING 1
 typedef int (*method_handler)(struct call *call, struct value *const *args,
 	struct value **ret_result, struct fault *fault);
@@ -86,8 +87,8 @@ struct dispatcher *dispatcher_new(const struct dispatch_hooks *hooks, void *cont
 struct dispatcher *dispatcher_free(struct dispatcher *dispatcher);
 
 /* Adds rows (kept by pointer; they outlive the dispatcher). All before the first request. A name
- * twice is a programming error. system.listMethods and event_from style aliases (Class_method) are
- * built in. */
+ * twice is a programming error. Built in: system.listMethods, system.isAlive:<any> (echoes its
+ * first parameter), and for each synchronous Class.method the alias Class_method (event_from). */
 void dispatcher_add(struct dispatcher *dispatcher, const struct method *methods, size_t n);
 /* All rows, sorted by name; for docs. */
 size_t dispatcher_methods(struct dispatcher *dispatcher, const struct method *const **ret_methods);
@@ -95,7 +96,9 @@ size_t dispatcher_methods(struct dispatcher *dispatcher, const struct method *co
 enum wire { WIRE_XML, WIRE_JSON };
 
 /* Handles one request body. `reply` is called exactly once, from any thread, with the whole answer:
- * status 200 (also for API failures), or 500 text/html for bytes that are no request. */
+ * status 200 (also for API failures), or 500 text/html for bytes that are no request. It may take
+ * the body (leaving it empty) and must not block. The body's size is the server's to bound; depth
+ * and number of values are bounded by codec_limits_request. */
 typedef void (*dispatch_reply)(
 	void *arg, unsigned status, const char *content_type, struct buf *body);
 void dispatcher_handle(struct dispatcher *dispatcher, enum wire wire, const void *body,

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "xmlrpc/codec.h"
+#include "xmlrpc/take.h"
+#include "xmlrpc/xml_parse.h"
+
+#include "base/alloc.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+/* Element nesting is at most three times max_depth and a little; libxml2 itself stops at 256. */
+const struct codec_limits codec_limits_request = {
+	.max_bytes = (size_t)300 << 10,
+	.max_depth = 32,
+	.max_values = 20000,
+};
+const struct codec_limits codec_limits_response = {
+	.max_bytes = (size_t)32 << 20,
+	.max_depth = 64,
+	.max_values = 1000000,
+};
+
+int xml_decode_call(const void *data, size_t length, const struct codec_limits *limits,
+	char **ret_method, struct value **ret_params, struct fault *fault)
+{
+	struct xml_document document CLEANUP_XML_DOCUMENT = {0};
+	int r = xml_document_parse(data, length, limits, &document, fault);
+
+	if (r < 0)
+		return r;
+	if (document.kind != XML_METHOD_CALL)
+		return fault_text(fault, -EBADMSG, "XML-RPC: a <methodResponse> is no request");
+	*ret_method = TAKE_PTR(document.method);
+	*ret_params = TAKE_PTR(document.params);
+	return 0;
+}
+
+/* Numbers in an error's parameters are wrong, but what they say is worth more than the rule. */
+static char *param_text(const struct value *value)
+{
+	if (value->type == VALUE_INT || value->type == VALUE_I4)
+		return xasprintf("%" PRId64, value->integer);
+	return xstrdup(value_string(value, ""));
+}
+
+static int take_failure(const struct value *description, struct fault *fault)
+{
+	if (!description || description->type != VALUE_ARRAY || description->array.n_items == 0)
+		return fault_text(fault, -EBADMSG,
+			"XML-RPC: a Failure without an ErrorDescription of at least one item");
+	char *code CLEANUP_FREE = param_text(description->array.items[0]);
+	fault_set(fault, -EREMOTEIO, code, NULL);
+	for (size_t i = 1; i < description->array.n_items; i++) {
+		char *param CLEANUP_FREE = param_text(description->array.items[i]);
+		fault_add_param(fault, param);
+	}
+	return -EREMOTEIO;
+}
+
+/* A <fault> is how XML-RPC itself, not XenAPI, says that a call failed. */
+static int take_xmlrpc_fault(const struct value *value, struct fault *fault)
+{
+	const struct value *code = value_find(value, "faultCode");
+	char *code_text CLEANUP_FREE = code ? param_text(code) : xstrdup("");
+
+	return fault_set(fault, -EREMOTEIO, "Fault", value_find_string(value, "faultString", ""),
+		code_text, NULL);
+}
+
+int xml_decode_response(const void *data, size_t length, const struct codec_limits *limits,
+	struct value **ret_result, struct fault *fault)
+{
+	struct xml_document document CLEANUP_XML_DOCUMENT = {0};
+	int r = xml_document_parse(data, length, limits, &document, fault);
+
+	if (r < 0)
+		return r;
+	if (document.kind != XML_METHOD_RESPONSE)
+		return fault_text(fault, -EBADMSG, "XML-RPC: a <methodCall> is no answer");
+	if (document.fault)
+		return take_xmlrpc_fault(document.fault, fault);
+	if (document.params->array.n_items != 1)
+		return fault_text(fault, -EBADMSG, "XML-RPC: an answer with %zu values, not one",
+			document.params->array.n_items);
+	struct value *answer = document.params->array.items[0];
+	if (answer->type != VALUE_STRUCT) { /* system.listMethods */
+		*ret_result = take_content(answer);
+		return 0;
+	}
+	const char *status = value_find_string(answer, "Status", "");
+	if (strcmp(status, "Failure") == 0)
+		return take_failure(value_find(answer, "ErrorDescription"), fault);
+	struct value *result = value_find(answer, "Value");
+	if (strcmp(status, "Success") != 0 || !result)
+		return fault_text(fault, -EBADMSG,
+			"XML-RPC: an answer with neither Success and a Value nor Failure");
+	*ret_result = take_content(result);
+	return 0;
+}
