@@ -12,6 +12,8 @@
 struct server;
 
 struct server_params {
+	int listen_fd; /* > 0: a socket that listens already, which the server takes over (also when
+			* server_start fails); address and port are not used then */
 	const char *address;          /* numeric */
 	uint16_t port;                /* 0: any; see server_port */
 	const char *certificate_file; /* PEM; see tls.h */
