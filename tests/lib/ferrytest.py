@@ -12,6 +12,7 @@ import random
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -134,8 +135,10 @@ def program_of(pid):
 class Pool:
     """One pool of one host. Use as a context manager, or call stop() and remove()."""
 
-    def __init__(self, name, parent="/tmp", **settings):
+    def __init__(self, name, parent="/tmp", detached=False, **settings):
+        """detached: it goes on when the terminal that started it is closed or interrupted."""
         self.name = name
+        self.detached = detached
         # Short, since sockets lie below it (sun_path has 108 bytes).
         self.root = tempfile.mkdtemp(prefix="f.", dir=parent)
         os.chmod(self.root, 0o755)
@@ -213,7 +216,8 @@ class Pool:
         with open(self.path("log"), "ab") as log:
             self.process = subprocess.Popen(
                 [os.path.join(BIN, "ferryd"), "--config", self.path("ferryd.conf")],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
+                start_new_session=self.detached)
         self.session = wait_for(f"pool {self.name} answers", self._try_login, 20)
         self.host = self.session.host.get_all()[0]
         return self
@@ -230,6 +234,11 @@ class Pool:
             if failure.code == "HOST_STILL_BOOTING":
                 return None
             raise
+
+    def fingerprint(self):
+        """SHA-256 of the certificate that it shows."""
+        pem = ssl.get_server_certificate(("127.0.0.1", self.port))
+        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
 
     def stop(self):
         """SIGTERM: it must end well, soon, and leave no process behind."""
