@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/lib/check.h"
+
+#include "agent/migrate/metadata.h"
+#include "base/alloc.h"
+#include "base/uuid.h"
+#include "schema/classes.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+/* Two pools, each a database in a folder of its own. */
+struct world {
+	char dir[64];
+	struct pool_db *a;
+	struct pool_db *b;
+	char *sr_b;
+	char *network_b;
+	struct fault fault;
+};
+
+static char *create(struct world *w, struct pool_db *pool, const char *class, struct value *fields)
+{
+	char *ref = NULL;
+
+	check_ok(&w->fault, object_create(pool, class, fields, &ref, &w->fault));
+	value_free(fields);
+	return ref;
+}
+
+static struct value *named(const char *name)
+{
+	return value_set_string(value_new_struct(), "name_label", name);
+}
+
+static int set_up(void **state)
+{
+	struct world *w = xcalloc(1, sizeof(*w));
+
+	strcpy(w->dir, "/tmp/ferry-metadata.XXXXXX");
+	assert_non_null(mkdtemp(w->dir));
+	char *a CLEANUP_FREE = xasprintf("%s/a.db", w->dir);
+	char *b CLEANUP_FREE = xasprintf("%s/b.db", w->dir);
+	check_ok(&w->fault, pool_db_open(a, &w->a, &w->fault));
+	check_ok(&w->fault, pool_db_open(b, &w->b, &w->fault));
+	w->sr_b = create(w, w->b, "SR", named("there"));
+	w->network_b = create(w, w->b, "network", named("there"));
+	*state = w;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	struct world *w = *state;
+
+	pool_db_close(w->a);
+	pool_db_close(w->b);
+	char *command CLEANUP_FREE = xasprintf("rm -r '%s'", w->dir);
+	assert_int_equal(system(command), 0);
+	free(w->sr_b);
+	free(w->network_b);
+	fault_clear(&w->fault);
+	free(w);
+	return 0;
+}
+
+/* A VM with two disks, a CD drive that holds an image, and two VIFs. */
+static char *make_vm(struct world *w, struct value *disks, struct value *vif_map)
+{
+	struct value *fields = named("guest \"one\", ümläut\n<&>");
+	char *sr CLEANUP_FREE = create(w, w->a, "SR", named("here"));
+	char *network CLEANUP_FREE = create(w, w->a, "network", named("here"));
+
+	value_set_int(fields, "memory_static_max", INT64_C(1) << 40);
+	value_set_int(fields, "VCPUs_max", 3);
+	value_set_string(fields, "power_state", "Halted");
+	value_set(fields, "platform", value_set_string(value_new_struct(), "acpi", "1"));
+	value_set(fields, "tags", value_append_string(value_new_array(), "tag, with comma"));
+	value_set(fields, "snapshot_time", value_new_datetime(1234567));
+	value_set(fields, "blocked_operations",
+		value_set_string(value_new_struct(), "destroy", "keep"));
+	char *vm = create(w, w->a, "VM", fields);
+	for (int i = 0; i < 3; i++) {
+		struct value *vdi = named("disk");
+		value_set_string(vdi, "SR", sr);
+		value_set_int(vdi, "virtual_size", 512 * (i + 1));
+		char *ref CLEANUP_FREE = create(w, w->a, "VDI", vdi);
+		struct value *vbd = value_set_string(value_new_struct(), "VM", vm);
+		char *device CLEANUP_FREE = xasprintf("%d", i);
+		value_set_string(vbd, "VDI", ref);
+		value_set_string(vbd, "userdevice", device);
+		value_set_string(vbd, "type", i == 2 ? "CD" : "Disk");
+		value_set_string(vbd, "mode", i == 2 ? "RO" : "RW");
+		value_set_bool(vbd, "bootable", i == 0);
+		free(create(w, w->a, "VBD", vbd));
+		if (i < 2)
+			value_append_string(disks, ref);
+	}
+	for (int i = 0; i < 2; i++) {
+		struct value *vif = value_set_string(value_new_struct(), "VM", vm);
+		value_set_string(vif, "network", network);
+		value_set_string(vif, "MAC", i ? "aa:00:00:00:00:01" : "aa:00:00:00:00:02");
+		value_set_int(vif, "MTU", 9000);
+		char *ref CLEANUP_FREE = create(w, w->a, "VIF", vif);
+		value_set_string(vif_map, ref, w->network_b);
+	}
+	return vm;
+}
+
+/* What the receiver makes of the plan: SR, uuid, location and size per disk. */
+static struct value *receiver_disks(struct world *w, const struct value *refs)
+{
+	struct value *disks = value_new_array();
+
+	for (size_t i = 0; i < refs->array.n_items; i++) {
+		struct value *disk = value_new_struct();
+		struct value *fields = NULL;
+		char *uuid CLEANUP_FREE = NULL;
+		const char *ref = refs->array.items[i]->string;
+		check_ok(&w->fault, metadata_export_vdi(w->a, ref, &fields, &w->fault));
+		check_ok(&w->fault, object_get_string(w->a, "VDI", ref, "uuid", &uuid, &w->fault));
+		value_set(disk, "fields", fields);
+		value_set_string(disk, "uuid", uuid);
+		value_set_string(disk, "sr", w->sr_b);
+		value_set_string(disk, "location", "x.raw");
+		value_set_int(disk, "size", 512 * (int64_t)(i + 1));
+		value_append(disks, disk);
+	}
+	return disks;
+}
+
+/* XML-RPC carries ints as bare text and JSON documents carry datetimes as text. */
+static struct value *as_received(const struct value *value)
+{
+	struct value *copy;
+
+	if (value->type == VALUE_INT)
+		return value_new_format("%lld", (long long)value->integer);
+	if (value->type == VALUE_DATETIME) {
+		char *text CLEANUP_FREE = datetime_format(value->integer);
+		return value_new_string(text);
+	}
+	if (value->type == VALUE_ARRAY) {
+		copy = value_new_array();
+		for (size_t i = 0; i < value->array.n_items; i++)
+			value_append(copy, as_received(value->array.items[i]));
+		return copy;
+	}
+	if (value->type != VALUE_STRUCT)
+		return value_copy(value);
+	copy = value_new_struct();
+	for (size_t i = 0; i < value->record.n_members; i++)
+		value_set(copy, value->record.members[i].name,
+			as_received(value->record.members[i].value));
+	return copy;
+}
+
+static struct value *refs_of(struct world *w, struct pool_db *pool, const char *vm)
+{
+	struct value *refs = value_new_array();
+	struct value *vbds CLEANUP_VALUE = NULL;
+
+	check_ok(&w->fault, object_find(pool, "VBD", "VM", vm, &vbds, &w->fault));
+	for (size_t i = 0; i < vbds->array.n_items; i++) {
+		char *vdi CLEANUP_FREE = NULL;
+		check_ok(&w->fault, object_get_string(pool, "VBD", vbds->array.items[i]->string,
+					    "VDI", &vdi, &w->fault));
+		if (!ref_is_null(vdi))
+			value_append_string(refs, vdi);
+	}
+	return refs;
+}
+
+static struct value *identity_map(struct world *w, struct pool_db *pool, const char *vm)
+{
+	struct value *map = value_new_struct();
+	struct value *vifs CLEANUP_VALUE = NULL;
+
+	check_ok(&w->fault, object_find(pool, "VIF", "VM", vm, &vifs, &w->fault));
+	for (size_t i = 0; i < vifs->array.n_items; i++)
+		value_set_string(map, vifs->array.items[i]->string, w->network_b);
+	return map;
+}
+
+static void export_import_export_is_equal(void **state)
+{
+	struct world *w = *state;
+	struct value *disks CLEANUP_VALUE = value_new_array();
+	struct value *vif_map CLEANUP_VALUE = value_new_struct();
+	struct value *first CLEANUP_VALUE = NULL;
+	struct value *second CLEANUP_VALUE = NULL;
+	char *vm CLEANUP_FREE = make_vm(w, disks, vif_map);
+	char *there CLEANUP_FREE = NULL;
+
+	check_ok(&w->fault, metadata_export(w->a, vm, disks, vif_map, &first, &w->fault));
+	struct value *received CLEANUP_VALUE = as_received(first);
+	struct value *placed CLEANUP_VALUE = receiver_disks(w, disks);
+	check_ok(&w->fault, metadata_import(w->b, received, placed, false, &there, &w->fault));
+
+	struct value *refs CLEANUP_VALUE = refs_of(w, w->b, there);
+	struct value *same CLEANUP_VALUE = identity_map(w, w->b, there);
+	assert_int_equal(refs->array.n_items, 2);
+	check_ok(&w->fault, metadata_export(w->b, there, refs, same, &second, &w->fault));
+	value_unset(first, "metrics");
+	value_unset(second, "metrics");
+	assert_true(value_equal(first, second));
+}
+
+static void a_copy_gets_an_identity_of_its_own(void **state)
+{
+	struct world *w = *state;
+	struct value *disks CLEANUP_VALUE = value_new_array();
+	struct value *vif_map CLEANUP_VALUE = value_new_struct();
+	struct value *manifest CLEANUP_VALUE = NULL;
+	char *vm CLEANUP_FREE = make_vm(w, disks, vif_map);
+	char *there CLEANUP_FREE = NULL;
+	char *uuid CLEANUP_FREE = NULL;
+	char *new_uuid CLEANUP_FREE = NULL;
+
+	check_ok(&w->fault, metadata_export(w->a, vm, disks, vif_map, &manifest, &w->fault));
+	struct value *placed CLEANUP_VALUE = receiver_disks(w, disks);
+	check_ok(&w->fault, metadata_import(w->b, manifest, placed, true, &there, &w->fault));
+	check_ok(&w->fault, object_get_string(w->a, "VM", vm, "uuid", &uuid, &w->fault));
+	check_ok(&w->fault, object_get_string(w->b, "VM", there, "uuid", &new_uuid, &w->fault));
+	assert_string_not_equal(uuid, new_uuid);
+}
+
+static void a_vif_that_is_not_mapped_is_named(void **state)
+{
+	struct world *w = *state;
+	struct value *disks CLEANUP_VALUE = value_new_array();
+	struct value *vif_map CLEANUP_VALUE = value_new_struct();
+	struct value *empty CLEANUP_VALUE = value_new_struct();
+	struct value *manifest = NULL;
+	char *vm CLEANUP_FREE = make_vm(w, disks, vif_map);
+
+	check_fault(&w->fault, "VIF_NOT_IN_MAP",
+		metadata_export(w->a, vm, disks, empty, &manifest, &w->fault));
+	assert_null(manifest);
+}
+
+struct import {
+	const struct value *manifest;
+	const struct value *disks;
+};
+
+static int import_in_transaction(struct pool_db *pool, void *arg, struct fault *fault)
+{
+	const struct import *import = arg;
+	char *vm CLEANUP_FREE = NULL;
+
+	return metadata_import(pool, import->manifest, import->disks, false, &vm, fault);
+}
+
+static void an_import_that_fails_leaves_nothing(void **state)
+{
+	struct world *w = *state;
+	struct value *disks CLEANUP_VALUE = value_new_array();
+	struct value *vif_map CLEANUP_VALUE = value_new_struct();
+	struct value *manifest CLEANUP_VALUE = NULL;
+	char *vm CLEANUP_FREE = make_vm(w, disks, vif_map);
+	static const char *const classes_touched[] = {"VM", "VDI", "VBD", "VIF", "VM_metrics"};
+
+	check_ok(&w->fault, metadata_export(w->a, vm, disks, vif_map, &manifest, &w->fault));
+	struct value *placed CLEANUP_VALUE = receiver_disks(w, disks);
+	struct value *last = value_find(manifest, "vifs");
+	value_set_string(last->array.items[1], "network", "OpaqueRef:gone");
+	struct import import = {.manifest = manifest, .disks = placed};
+	assert_true(pool_db_transaction(w->b, import_in_transaction, &import, &w->fault) < 0);
+	for (size_t i = 0; i < ARRAY_SIZE(classes_touched); i++) {
+		struct value *refs CLEANUP_VALUE = NULL;
+		check_ok(&w->fault, object_get_all(w->b, classes_touched[i], &refs, &w->fault));
+		assert_int_equal(refs->array.n_items, 0);
+	}
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(export_import_export_is_equal, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			a_copy_gets_an_identity_of_its_own, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			a_vif_that_is_not_mapped_is_named, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			an_import_that_fails_leaves_nothing, set_up, tear_down),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
