@@ -149,28 +149,45 @@ static int copy_disk(struct migration *m, struct peer *peer, unsigned disk, cons
 	return r == -EREMOTEIO ? explain_refusal(m, peer, disk, r, fault) : r;
 }
 
+/* Copies the disk with the comparison running behind; *ret_n_equal: spans already found equal. */
+static int copy_with_verifier(struct migration *m, struct peer *peer, unsigned disk,
+	const struct value *plan, uint64_t *ret_n_equal, struct fault *fault)
+{
+	struct verifier *verifier = NULL;
+
+	int r = verifier_start(
+		m, disk, (uint64_t)value_find_int(plan, "size", 0), &verifier, fault);
+	if (r < 0)
+		return r;
+	m->disks[disk].started_usec = clock_now_usec();
+	r = copy_disk(m, peer, disk, value_find_string(plan, "path", ""), true, fault);
+	m->disks[disk].ended_usec = clock_now_usec();
+	*ret_n_equal = verifier_stop(verifier);
+	return r;
+}
+
 static int copy_and_verify(struct migration *m, struct peer *peer, unsigned disk,
 	const struct value *plan, struct fault *fault)
 {
 	const char *path = value_find_string(plan, "path", "");
 	uint64_t size = (uint64_t)value_find_int(plan, "size", 0);
+	uint64_t n_equal = 0;
 
-	m->disks[disk].started_usec = clock_now_usec();
-	for (unsigned round = 0;; round++) {
+	int r = copy_with_verifier(m, peer, disk, plan, &n_equal, fault);
+	for (unsigned repairs = 0;; repairs++) {
 		uint64_t differ = 0;
-		int r = copy_disk(m, peer, disk, path, round == 0, fault);
-		m->disks[disk].ended_usec = clock_now_usec();
 		if (r == 0)
-			r = verify_disk(m, peer, disk, size, &differ, fault);
+			r = verify_disk(m, peer, disk, size, n_equal, &differ, fault);
 		if (r < 0 || differ == 0)
 			return r;
-		if (round == MAX_REPAIRS)
+		if (repairs == MAX_REPAIRS)
 			return fault_text(fault, -EIO,
 				"verify: %llu chunks of disk %u still read differently at the "
 				"destination after being sent %u times; the source is untouched; "
 				"check "
 				"the memory and the disks of the destination host",
-				(unsigned long long)differ, disk, round + 1);
+				(unsigned long long)differ, disk, repairs + 1);
+		r = copy_disk(m, peer, disk, path, false, fault);
 	}
 }
 

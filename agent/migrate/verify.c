@@ -2,12 +2,15 @@
 #include "agent/migrate/verify.h"
 
 #include "agent/copy/digest.h"
+#include "base/alloc.h"
+#include "base/clock.h"
 #include "base/log.h"
 
 #include <errno.h>
 #include <string.h>
 
-#define CALL_TIMEOUT_USEC (120 * UINT64_C(1000000)) /* a span is 1 GiB, perhaps on a slow disk */
+#define CALL_TIMEOUT_USEC (120 * USEC_PER_SEC) /* a span is 1 GiB, perhaps on a slow disk */
+#define LOOK_USEC         (200 * USEC_PER_MSEC)
 
 static int hex_digit(char c)
 {
@@ -54,12 +57,12 @@ static int ask_digests(struct migration *m, struct peer *peer, unsigned disk, ui
 	return 0;
 }
 
-static int verify_span(struct migration *m, struct peer *peer, unsigned disk, uint64_t size_bytes,
-	uint64_t span, uint64_t *differ, struct fault *fault)
+/* *ret_n extents (at most DIGEST_SPAN_CHUNKS) whose content is not the same on both sides. */
+static int compare_span(struct migration *m, struct peer *peer, unsigned disk, uint64_t size_bytes,
+	uint64_t span, struct extent *extents, size_t *ret_n, struct fault *fault)
 {
 	unsigned char here[DIGEST_SPAN_BYTES] = {0};
 	unsigned char there[DIGEST_SPAN_BYTES];
-	struct extent extents[DIGEST_SPAN_CHUNKS];
 	size_t n = 0;
 
 	int r = digest_load(
@@ -77,22 +80,102 @@ static int verify_span(struct migration *m, struct peer *peer, unsigned disk, ui
 		extents[n++] = (struct extent){
 			.offset = offset, .length = MIN(DIGEST_CHUNK, size_bytes - offset)};
 	}
-	*differ += n;
-	if (n == 0)
-		return 0;
-	return extent_log_add(m->params->storage->agent, m->uuid, disk, extents, n, fault);
+	*ret_n = n;
+	return 0;
 }
 
 int verify_disk(struct migration *m, struct peer *peer, unsigned disk, uint64_t size_bytes,
-	uint64_t *ret_differ, struct fault *fault)
+	uint64_t from, uint64_t *ret_differ, struct fault *fault)
 {
+	struct extent extents[DIGEST_SPAN_CHUNKS];
 	uint64_t differ = 0;
 
-	for (uint64_t span = 0; span < digest_n_spans(size_bytes); span++) {
-		int r = verify_span(m, peer, disk, size_bytes, span, &differ, fault);
+	for (uint64_t span = from; span < digest_n_spans(size_bytes); span++) {
+		size_t n = 0;
+		int r = compare_span(m, peer, disk, size_bytes, span, extents, &n, fault);
+		if (r == 0 && n)
+			r = extent_log_add(
+				m->params->storage->agent, m->uuid, disk, extents, n, fault);
 		if (r < 0)
 			return r;
+		differ += n;
 	}
 	*ret_differ = differ;
 	return 0;
+}
+
+struct verifier {
+	struct migration *migration;
+	unsigned disk;
+	uint64_t size_bytes;
+	struct cancel *end;
+	pthread_t thread;
+	uint64_t n_equal; /* the thread's until it is joined */
+};
+
+/* Whether the log holds nothing of the span nor of what is below it. */
+static bool is_sent(const struct verifier *verifier, uint64_t span)
+{
+	struct extent first;
+	size_t n = 0;
+
+	if (extent_log_read(verifier->migration->params->storage->agent, verifier->migration->uuid,
+		    verifier->disk, 0, &first, 1, &n, NULL) < 0)
+		return false;
+	return n == 0 || first.offset >= (span + 1) * DIGEST_SPAN;
+}
+
+static void *verifier_main(void *arg)
+{
+	struct verifier *verifier = arg;
+	struct migration *m = verifier->migration;
+	struct value *token CLEANUP_VALUE = migration_get(m, "token");
+	struct peer *peer CLEANUP_PEER = peer_new(token);
+	uint64_t n_spans = digest_n_spans(verifier->size_bytes);
+
+	while (verifier->n_equal < n_spans) {
+		struct extent extents[DIGEST_SPAN_CHUNKS];
+		size_t n = 0;
+		if (!is_sent(verifier, verifier->n_equal)) {
+			if (cancel_sleep(verifier->end, LOOK_USEC) < 0)
+				break;
+			continue;
+		}
+		if (cancel_is_requested(verifier->end) ||
+			compare_span(m, peer, verifier->disk, verifier->size_bytes,
+				verifier->n_equal, extents, &n, NULL) < 0 ||
+			n)
+			break;
+		verifier->n_equal++;
+	}
+	return NULL;
+}
+
+int verifier_start(struct migration *m, unsigned disk, uint64_t size_bytes,
+	struct verifier **ret_verifier, struct fault *fault)
+{
+	struct verifier *verifier = xcalloc(1, sizeof(*verifier));
+
+	*verifier = (struct verifier){
+		.migration = m, .disk = disk, .size_bytes = size_bytes, .end = cancel_new()};
+	int r = -pthread_create(&verifier->thread, NULL, verifier_main, verifier);
+	if (r < 0) {
+		cancel_free(verifier->end);
+		free(verifier);
+		return fault_errno(fault, r, "starting the thread that compares disk %u", disk);
+	}
+	*ret_verifier = verifier;
+	return 0;
+}
+
+uint64_t verifier_stop(struct verifier *verifier)
+{
+	if (!verifier)
+		return 0;
+	cancel_request(verifier->end, "the copy has ended");
+	pthread_join(verifier->thread, NULL);
+	uint64_t n_equal = verifier->n_equal;
+	cancel_free(verifier->end);
+	free(verifier);
+	return n_equal;
 }

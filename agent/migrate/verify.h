@@ -6,9 +6,19 @@
 
 #include "agent/migrate/peer.h"
 
-/* Compares disk `disk` of size_bytes. Chunks that differ go back to the extent log; *ret_differ
- * counts them. Blocks; sees the migration's cancel. */
+/* Compares the spans of disk `disk` from span `from` on. Chunks that differ go back to the extent
+ * log; *ret_differ counts them. Blocks; sees the migration's cancel. */
 int verify_disk(struct migration *migration, struct peer *peer, unsigned disk, uint64_t size_bytes,
-	uint64_t *ret_differ, struct fault *fault);
+	uint64_t from, uint64_t *ret_differ, struct fault *fault);
+
+/* Compares behind the copy: a thread that takes each span as soon as the log holds nothing at or
+ * below it. It stops at the first error or difference, which verify_disk then meets again. */
+struct verifier;
+
+int verifier_start(struct migration *migration, unsigned disk, uint64_t size_bytes,
+	struct verifier **ret_verifier, struct fault *fault);
+/* Ends it; returns how many spans were found equal. Blocks for the span being compared. NULL gives
+ * 0. */
+uint64_t verifier_stop(struct verifier *verifier);
 
 #endif
