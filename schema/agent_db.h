@@ -38,6 +38,7 @@ struct migration_row {
 
 void migration_row_clear(struct migration_row *row);
 
+/* -EEXIST when the uuid is known. */
 int migration_insert(struct agent_db *db, const struct migration_row *row, struct fault *fault);
 /* 1 found, 0 not. */
 int migration_load(
@@ -57,7 +58,8 @@ int migration_save_document(
 /* *ret_moves: array of structs {at (datetime), from, to, event}, oldest first. */
 int migration_moves(
 	struct agent_db *db, const char *uuid, struct value **ret_moves, struct fault *fault);
-/* Removes the row and all that hangs on it (log, digests, moves); its resources must be gone. */
+/* Removes the row and all that hangs on it (log, digests, moves). -EBUSY while a resource of it is
+ * recorded. Forgetting what is not there is fine. */
 int migration_forget(struct agent_db *db, const char *uuid, struct fault *fault);
 
 /* --- Resources: recorded before they are made, removed after they are gone
@@ -73,7 +75,8 @@ struct resource_row {
 
 void resource_row_clear(struct resource_row *row);
 
-/* Inserts it, or finds the row of that kind and name; sets *ret_id. */
+/* Inserts it, or finds the row of that kind and name, whose detail becomes the given one if that is
+ * not NULL; sets *ret_id (which may be NULL). -EEXIST when it is another owner's. */
 int resource_record(struct agent_db *db, const char *owner, const char *kind, const char *name,
 	const struct value *detail, int64_t *ret_id, struct fault *fault);
 int resource_forget(struct agent_db *db, int64_t id, struct fault *fault);
@@ -93,7 +96,8 @@ int extent_log_add(struct agent_db *db, const char *migration, unsigned disk,
 /* Set difference. Call it only after the flush that followed the acknowledged writes (law 4). */
 int extent_log_remove(struct agent_db *db, const char *migration, unsigned disk,
 	const struct extent *extents, size_t n, struct fault *fault);
-/* Up to max extents at or after `from`, ascending. */
+/* Up to max extents, ascending, as far as they lie at or after `from` (one that `from` cuts is
+ * given from there on). */
 int extent_log_read(struct agent_db *db, const char *migration, unsigned disk, uint64_t from,
 	struct extent *extents, size_t max, size_t *ret_n, struct fault *fault);
 int extent_log_total(struct agent_db *db, const char *migration, unsigned disk, uint64_t *ret_bytes,

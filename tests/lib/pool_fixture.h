@@ -4,64 +4,45 @@
 #define FERRY_TESTS_LIB_POOL_FIXTURE_H
 
 #include "tests/lib/check.h"
+#include "tests/lib/folder.h"
 
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "base/value.h"
 #include "schema/pool_db.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
-
 struct fixture {
-	char folder[64];
-	char path[96]; /* of the database */
+	struct folder folder;
 	struct pool_db *pool;
 	struct fault fault;
 };
 
-static inline int fixture_folder_setup(void **state)
+static inline void fixture_reopen(struct fixture *fixture)
+{
+	fixture->pool = pool_db_close(fixture->pool);
+	check_ok(&fixture->fault,
+		pool_db_open(fixture->folder.database, &fixture->pool, &fixture->fault));
+}
+
+static inline int fixture_setup(void **state)
 {
 	struct fixture *fixture = xcalloc(1, sizeof(*fixture));
 
-	strcpy(fixture->folder, "/tmp/ferry-test-XXXXXX");
-	if (!mkdtemp(fixture->folder))
-		return -1;
-	snprintf(fixture->path, sizeof(fixture->path), "%s/test.db", fixture->folder);
 	*state = fixture;
+	folder_make(&fixture->folder);
+	fixture_reopen(fixture);
 	return 0;
-}
-
-static inline int fixture_pool_setup(void **state)
-{
-	if (fixture_folder_setup(state) < 0)
-		return -1;
-	struct fixture *fixture = *state;
-	return pool_db_open(fixture->path, &fixture->pool, &fixture->fault);
 }
 
 static inline int fixture_teardown(void **state)
 {
-	static const char *const suffixes[] = {"", "-wal", "-shm", "-journal"};
 	struct fixture *fixture = *state;
-	char path[128];
 
 	pool_db_close(fixture->pool);
-	for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
-		snprintf(path, sizeof(path), "%s%s", fixture->path, suffixes[i]);
-		unlink(path);
-	}
-	rmdir(fixture->folder);
+	folder_remove(&fixture->folder);
 	fault_clear(&fixture->fault);
 	free(fixture);
 	return 0;
-}
-
-static inline void fixture_reopen(struct fixture *fixture)
-{
-	fixture->pool = pool_db_close(fixture->pool);
-	check_ok(&fixture->fault, pool_db_open(fixture->path, &fixture->pool, &fixture->fault));
 }
 
 /* An object with text fields, given as name, value, ..., NULL; the caller frees the ref. */

@@ -420,7 +420,7 @@ static void users_keep_their_last_hash(void **state)
 	free(hash);
 }
 
-#define test(name) cmocka_unit_test_setup_teardown(name, fixture_pool_setup, fixture_teardown)
+#define test(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
 {
