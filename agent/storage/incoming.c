@@ -2,6 +2,7 @@
 /* Disks for incoming migrations. */
 #include "agent/storage/private.h"
 #include "base/alloc.h"
+#include "base/uuid.h"
 #include "target/disk.h"
 
 #include <errno.h>
@@ -45,15 +46,31 @@ static int check_space(const struct journal *journal, const struct image_entry *
 		dir, need, free_bytes, promised);
 }
 
+/* Whether the path is free for the owner: the file and the VDI of somebody else are not touched,
+ * whatever uuid a peer asks for. */
+static int check_owner(const struct storage *storage, const struct image_entry *entry,
+	const struct resource_row *row, const struct disk_info *found, struct fault *fault)
+{
+	char *vdi CLEANUP_FREE = NULL;
+
+	if (row && strcmp(row->owner, entry->owner) != 0)
+		return fault_set(
+			fault, -EBUSY, "OTHER_OPERATION_IN_PROGRESS", "SR", entry->sr, NULL);
+	int r = row ? 0 : storage_find_vdi(storage, entry->sr, entry->location, &vdi, fault);
+	if (r < 0)
+		return r;
+	if (vdi || (found && (!row || !found->regular)))
+		return sr_fault(fault, -EEXIST, SR_FAILURE_VDI_EXISTS,
+			"%s exists and is not of this migration", entry->path);
+	return 0;
+}
+
 /* Makes the file, or finds the one that an earlier call made. */
-static int ensure_file(const struct image_entry *entry, uint64_t size_bytes, bool mine,
+static int ensure_file(const struct image_entry *entry, uint64_t size_bytes,
 	const struct disk_info *found, struct fault *fault)
 {
 	int r = 0;
 
-	if (found && (!mine || !found->regular))
-		return sr_fault(fault, -EEXIST, SR_FAILURE_VDI_CREATE,
-			"%s exists and is not of this migration", entry->path);
 	/* Cut short by a crash, or of another plan: nothing in it can be relied on. */
 	if (found && found->size_bytes != size_bytes) {
 		r = disk_remove(entry->path, fault);
@@ -76,21 +93,17 @@ static int prepare(const struct storage *storage, const struct image_entry *entr
 	if (r < 0)
 		return r;
 	const struct resource_row *row = journal_find(&journal, entry->path);
-	bool mine = row && strcmp(row->owner, entry->owner) == 0;
-	if (row && !mine)
-		return fault_set(
-			fault, -EBUSY, "OTHER_OPERATION_IN_PROGRESS", "SR", entry->sr, NULL);
-	int found = disk_inspect(entry->path, &info, NULL);
-	if (found == 0 && !mine)
-		return ensure_file(entry, size_bytes, mine, &info, fault);
-	r = check_space(&journal, entry, dir, found == 0 ? info.allocated_bytes : 0, fault);
+	const struct disk_info *found = disk_inspect(entry->path, &info, NULL) == 0 ? &info : NULL;
+	r = check_owner(storage, entry, row, found, fault);
+	if (r == 0)
+		r = check_space(&journal, entry, dir, info.allocated_bytes, fault);
 	if (r == 0)
 		r = journal_record(storage, entry, &id, fault);
 	if (r < 0)
 		return r;
-	r = ensure_file(entry, size_bytes, mine, found == 0 ? &info : NULL, fault);
-	if (r < 0 && !mine)
-		journal_undo(storage, id, entry);
+	r = ensure_file(entry, size_bytes, found, fault);
+	if (r < 0 && !row)
+		journal_undo(storage, id, entry, r);
 	return r;
 }
 
@@ -109,6 +122,8 @@ int storage_prepare_disk(const struct storage *storage, const char *owner, const
 		char *text CLEANUP_FREE = xasprintf("%" PRIu64, size_bytes);
 		return fault_set(fault, -EINVAL, "INVALID_VALUE", "virtual_size", text, NULL);
 	}
+	if (!uuid_is_valid(vdi_uuid))
+		return fault_set(fault, -EINVAL, "UUID_INVALID", "VDI", vdi_uuid, NULL);
 	r = storage_image_path(dir, location, &path, fault);
 	if (r < 0)
 		return r;

@@ -75,11 +75,16 @@ int journal_settle(
 	return resource_forget(storage->agent, row->id, fault);
 }
 
-void journal_undo(const struct storage *storage, int64_t id, const struct image_entry *entry)
+void journal_undo(
+	const struct storage *storage, int64_t id, const struct image_entry *entry, int error)
 {
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
 	struct value *detail CLEANUP_VALUE = value_new_struct();
 
+	if (error == -EEXIST) {
+		journal_forget(storage, id, entry->path);
+		return;
+	}
 	value_set_string(detail, "sr", entry->sr);
 	value_set_string(detail, "location", entry->location);
 	struct resource_row row = {

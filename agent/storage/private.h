@@ -14,6 +14,7 @@ enum sr_failure {
 	SR_FAILURE_BAD_CHARACTER = 2,
 	SR_FAILURE_SCAN = 40,
 	SR_FAILURE_IN_USE = 42, /* "The SR already exists" */
+	SR_FAILURE_VDI_EXISTS = 43,
 	SR_FAILURE_NO_SPACE = 44,
 	SR_FAILURE_VDI_UNAVAILABLE = 46,
 	SR_FAILURE_UNAVAILABLE = 47,
@@ -74,9 +75,11 @@ void journal_forget(const struct storage *storage, int64_t id, const char *path)
 /* The rule of storage.h for one row: removes the file unless a VDI row names it, then the row. */
 int journal_settle(
 	const struct storage *storage, const struct resource_row *row, struct fault *fault);
-/* The same for what journal_record has just recorded, after a failed operation whose fault the
- * caller returns: a failure is only logged. */
-void journal_undo(const struct storage *storage, int64_t id, const struct image_entry *entry);
+/* The same for what journal_record has just recorded, after an operation that failed with error and
+ * whose fault the caller returns: a failure is only logged. -EEXIST: the file is somebody else's
+ * and stays. */
+void journal_undo(
+	const struct storage *storage, int64_t id, const struct image_entry *entry, int error);
 
 /* resource_list() of this kind, as an owned list. */
 struct journal {

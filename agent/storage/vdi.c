@@ -120,7 +120,7 @@ int vdi_create(const struct storage *storage, const struct value *record, char *
 		ref = row.ref;
 	}
 	if (r < 0) {
-		journal_undo(storage, id, &entry);
+		journal_undo(storage, id, &entry, r);
 		return r;
 	}
 	journal_forget(storage, id, path);
@@ -259,7 +259,7 @@ int vdi_destroy(const struct storage *storage, const char *vdi, struct fault *fa
 	struct vdi_removal removal = {.vdi = vdi, .sr = place.sr};
 	r = pool_db_transaction(storage->pool, delete_vdi, &removal, fault);
 	if (r < 0) {
-		journal_undo(storage, id, &entry);
+		journal_undo(storage, id, &entry, r);
 		return r;
 	}
 	/* The VDI is gone. A file that cannot be removed now stays in the journal and goes at the
