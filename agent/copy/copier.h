@@ -30,20 +30,28 @@ struct copy_params {
 	unsigned disk; /* number in the plan: key of the extent log and of the digests */
 	struct endpoint_spec source;
 	struct endpoint_spec target;
-	bool target_fresh;      /* known to read as zeros where never written: zeros are not sent */
-	unsigned n_sessions;    /* target sessions, each with a thread of its own; 0: default */
-	size_t request_bytes;   /* 0: default */
-	size_t in_flight_bytes; /* per disk, over all sessions; 0: default */
+	/* Known to read as zeros where never written, and whatever was written was read from this
+	 * source, unchanged since: zeros and holes are not sent. */
+	bool target_fresh;
+	unsigned n_sessions;     /* target sessions, each with a thread of its own; 0: default */
+	size_t request_bytes;    /* a multiple of 4096, at most 1 MiB; 0: default */
+	size_t in_flight_bytes;  /* per disk, over all sessions; 0: default */
 	struct rate_limit *rate; /* shared; NULL: none */
-	struct copy_progress *progress;
+	struct copy_progress *progress; /* may be NULL */
 	struct cancel *cancel;
 };
+
+/* What 0 stands for in copy_params; measured, see docs/performance.md. */
+#define COPY_DEFAULT_SESSIONS  2
+#define COPY_DEFAULT_REQUEST   ((size_t)512 << 10)
+#define COPY_DEFAULT_IN_FLIGHT ((size_t)4 << 20)
+#define COPY_MAX_SESSIONS      16
 
 /* Takes extents from the log, reads, hashes, sends what is not zero; flushes the target every few
  * hundred MiB and at the end, and only then removes from the log what was sent before the flush,
  * storing the digests of the chunks it touched (agent/copy/digest.h) in the same step. A run that
  * ends early loses nothing: the next one continues from the log. Memory use does not depend on the
- * disk's size.
+ * disk's size. Nobody else may change the disk's log meanwhile.
  *
  * 0: the log was found empty after the last flush. Blocks; -ECANCELED within 1 s of a cancel.
  * -ECONNRESET, -ETIMEDOUT, -ESTALE, -EACCES, -ECONNREFUSED: the target's session was lost or
