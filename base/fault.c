@@ -103,7 +103,7 @@ void fault_copy(struct fault *fault, const struct fault *src)
 
 bool fault_is(const struct fault *fault, const char *code)
 {
-	return fault->code && strcmp(fault->code, code) == 0;
+	return fault && fault->code && strcmp(fault->code, code) == 0;
 }
 
 char *fault_describe(const struct fault *fault)

@@ -5,9 +5,16 @@
 #ifndef FERRY_BASE_LOG_H
 #define FERRY_BASE_LOG_H
 
-enum log_level { LOG_LEVEL_ERROR = 3, LOG_LEVEL_WARN = 4, LOG_LEVEL_INFO = 6, LOG_LEVEL_DEBUG = 7 };
+enum log_level {
+	LOG_LEVEL_NONE = -1,
+	LOG_LEVEL_ERROR = 3,
+	LOG_LEVEL_WARN = 4,
+	LOG_LEVEL_INFO = 6,
+	LOG_LEVEL_DEBUG = 7
+};
 
-/* What is less urgent than this is dropped. Default: LOG_LEVEL_INFO. */
+/* What is less urgent than this is dropped (LOG_LEVEL_NONE: everything). Default: LOG_LEVEL_INFO.
+ */
 void log_set_level(enum log_level level);
 
 void log_write(enum log_level level, const char *id, const char *format, ...)

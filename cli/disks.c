@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/disks.h"
+
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "base/json.h"
+#include "base/parse.h"
+#include "cli/output.h"
+#include "cli/record.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#define MAX_DISKS 256
+
+struct value *disks_read(const struct value *map, const char *prefix)
+{
+	static const struct json_limits limits = {.max_depth = 4, .max_values = 100};
+	struct value *disks = value_new_array();
+
+	for (unsigned i = 0; i < MAX_DISKS; i++) {
+		char *key CLEANUP_FREE = xasprintf("%s%u", prefix, i);
+		const char *text = value_find_string(map, key, NULL);
+		struct value *disk = NULL;
+		if (text && json_decode(text, strlen(text), &limits, &disk, NULL) == 0)
+			value_append(disks, disk);
+	}
+	return disks;
+}
+
+static void add_size(struct table *table, uint64_t bytes)
+{
+	char *text CLEANUP_FREE = output_size(bytes);
+
+	table_add(table, text);
+}
+
+struct line {
+	const char *name;
+	uint64_t virtual_size;
+	uint64_t allocated;
+	uint64_t sent;
+	double seconds;
+};
+
+static void add_line(struct table *table, const struct line *line)
+{
+	char *seconds CLEANUP_FREE = xasprintf("%.1f", line->seconds);
+	char *rate CLEANUP_FREE =
+		line->seconds > 0
+			? xasprintf("%.1f", (double)line->sent / (1 << 20) / line->seconds)
+			: xstrdup("-");
+
+	table_add(table, line->name);
+	add_size(table, line->virtual_size);
+	add_size(table, line->allocated);
+	add_size(table, line->sent);
+	table_add(table, seconds);
+	table_add(table, rate);
+}
+
+static uint64_t figure(const struct value *disk, const char *name)
+{
+	int64_t n = record_int(disk, name, 0);
+
+	return n < 0 ? 0 : (uint64_t)n;
+}
+
+void disks_write(const struct value *disks, struct buf *out)
+{
+	struct table *table CLEANUP_TABLE = table_new();
+	struct line all = {.name = "all"};
+
+	if (disks->array.n_items == 0)
+		return;
+	table_add_column(table, "DISK", TABLE_LEFT);
+	table_add_column(table, "VIRTUAL", TABLE_RIGHT);
+	table_add_column(table, "ALLOCATED", TABLE_RIGHT);
+	table_add_column(table, "SENT", TABLE_RIGHT);
+	table_add_column(table, "SECONDS", TABLE_RIGHT);
+	table_add_column(table, "MIB/S", TABLE_RIGHT);
+	for (size_t i = 0; i < disks->array.n_items; i++) {
+		const struct value *disk = disks->array.items[i];
+		const struct line line = {
+			.name = value_find_string(
+				disk, "name", value_find_string(disk, "vdi", "?")),
+			.virtual_size = figure(disk, "virtual"),
+			.allocated = figure(disk, "allocated"),
+			.sent = figure(disk, "sent"),
+			.seconds = record_double(disk, "seconds", 0),
+		};
+		add_line(table, &line);
+		all.virtual_size += line.virtual_size;
+		all.allocated += line.allocated;
+		all.sent += line.sent;
+		all.seconds += line.seconds;
+	}
+	if (disks->array.n_items > 1)
+		add_line(table, &all);
+	table_write(table, out);
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "cli/disks.h"
+#include "cli/view.h"
+
+static const struct column columns[] = {
+	{"UUID", "uuid", COLUMN_TEXT, NULL},
+	{"VM", "name_label", COLUMN_TEXT, NULL},
+	{"ROLE", "role", COLUMN_TEXT, NULL},
+	{"STATE", "state", COLUMN_TEXT, NULL},
+	{"PROGRESS", "progress", COLUMN_PERCENT, NULL},
+	{"RATE", "rate", COLUMN_RATE, NULL},
+	{"STARTED", "started", COLUMN_TIME, NULL},
+	{"PEER", "peer", COLUMN_TEXT, NULL},
+	{"FINISHED", "finished", COLUMN_TIME, NULL},
+	{"VM-UUID", "vm_uuid", COLUMN_TEXT, NULL},
+	{"TOTAL", "bytes_total", COLUMN_SIZE, NULL},
+	{"SENT", "bytes_sent", COLUMN_SIZE, NULL},
+	{"SECONDS-LEFT", "eta", COLUMN_INT, NULL},
+	{"ERROR", "error_info", COLUMN_SET, NULL},
+	{"CANCELLED-BY", "cancelled_by", COLUMN_TEXT, NULL},
+	{"OTHER", "other_config", COLUMN_MAP, NULL},
+};
+
+static const struct view view = {.class = "migration", VIEW_COLUMNS(columns), .n_listed = 8};
+
+static int migration_list(struct context *context, struct fault *fault)
+{
+	return view_list(context, &view, fault);
+}
+
+static int migration_show(struct context *context, struct fault *fault)
+{
+	struct object object CLEANUP_OBJECT = OBJECT_INIT;
+
+	if (context->json)
+		return view_show(context, &view, fault);
+	int r = view_find(context, &view, &object, fault);
+	if (r == 0)
+		r = view_write(context, &view, object.record, fault);
+	if (r < 0)
+		return r;
+	struct value *disks CLEANUP_VALUE = disks_read(value_find(object.record, "disks"), "");
+	if (disks->array.n_items)
+		buf_append_char(&context->out, '\n');
+	disks_write(disks, &context->out);
+	return 0;
+}
+
+static int migration_cancel(struct context *context, struct fault *fault)
+{
+	struct object object CLEANUP_OBJECT = OBJECT_INIT;
+	int r = view_find(context, &view, &object, fault);
+
+	if (r < 0)
+		return r;
+	return session_call(context->session, NULL, fault, "migration.cancel",
+		value_new_string(object.ref), NULL);
+}
+
+const struct command migration_commands[N_MIGRATION_COMMANDS] = {
+	{"migration", "list", migration_list, .help = "lists moves, running and ended"},
+	{"migration", "show", migration_show, {{"MIGRATION", "migration", false}},
+		.help = "shows one and its disks"},
+	{"migration", "cancel", migration_cancel, {{"MIGRATION", "migration", false}},
+		.help = "asks it to stop; the source stays as it was"},
+};

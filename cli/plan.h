@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a migration will do, made before it begins: which disk goes to which SR, which network card
+ * to which network. It is shown as it will be executed. */
+#ifndef FERRY_CLI_PLAN_H
+#define FERRY_CLI_PLAN_H
+
+#include "base/fault.h"
+#include "base/value.h"
+#include "cli/context.h"
+#include "cli/object.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct plan_disk {
+	struct object vdi;
+	char *userdevice;
+	char *from; /* name of its SR */
+	char *sr;   /* ref at the destination */
+	char *to;   /* name of that */
+};
+
+struct plan_card {
+	struct object vif;
+	char *from;    /* name of its network */
+	char *network; /* ref at the destination */
+	char *to;      /* name of that */
+};
+
+struct plan {
+	struct object vm;
+	struct object host; /* at the destination */
+	char *transfer_network;
+	struct plan_disk *disks; /* in order of their places */
+	size_t n_disks;
+	struct plan_card *cards;
+	size_t n_cards;
+	struct value *options;
+};
+
+#define PLAN_INIT                                                                                  \
+	{                                                                                          \
+		.vm = OBJECT_INIT                                                                  \
+	}
+
+/* From the options of `vm migrate`; context->session is the source, context->peer the destination.
+ */
+int plan_make(struct context *context, struct plan *plan, struct fault *fault);
+void plan_clear(struct plan *plan);
+
+/* The maps of VM.migrate_send. */
+struct value *plan_vdi_map(const struct plan *plan);
+struct value *plan_vif_map(const struct plan *plan);
+
+/* The plan as text for a person, or as a JSON document. */
+void plan_write(const struct context *context, const struct plan *plan, struct buf *out);
+struct value *plan_to_json(const struct context *context, const struct plan *plan);
+
+#define CLEANUP_PLAN CLEANUP(plan_clear)
+
+#endif

@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/session.h"
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "cli/errors.h"
+#include "cli/interrupt.h"
+#include "cli/prompt.h"
+#include "xmlrpc/client.h"
+#include "xmlrpc/probe.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LOGOUT_USEC (5 * USEC_PER_SEC)
+#define PROBE_USEC  (10 * USEC_PER_SEC)
+
+struct session {
+	struct client *client;
+	struct cancel *cancel;
+	char *ref; /* NULL: not logged in */
+	char *name;
+	char *url;
+	char *user;
+	char *password;
+	bool pinned;
+	uint64_t timeout_usec;
+	uint64_t patience_usec;
+	struct value *records; /* class -> records, as asked for before */
+};
+
+const char *session_url(const struct session *session)
+{
+	return session->url;
+}
+
+void session_set_patience(struct session *session, uint64_t usec)
+{
+	session->patience_usec = usec;
+}
+
+void session_set_cancel(struct session *session, struct cancel *cancel)
+{
+	session->cancel = cancel;
+}
+
+/* --- Which server -------------------------------------------------------------------------------
+ */
+
+static int no_server(const struct config *config, struct fault *fault)
+{
+	if (config->n_servers > 1)
+		return cli_usage(fault, "%s names %zu servers: choose one with --server NAME",
+			config->path, config->n_servers);
+	return cli_usage(fault,
+		"no server is named: give --server NAME or https://HOST[:PORT], or "
+		"write %s (see ferry(1))",
+		config->path);
+}
+
+/* *ret_server: what the configuration knows of it, or NULL for a URL it does not know. */
+static int choose_server(const struct session_params *params, const char **ret_name,
+	const struct server **ret_server, struct fault *fault)
+{
+	const struct config *config = params->config;
+	const char *environment = getenv("FERRY_SERVER");
+	const char *name = params->server;
+
+	if (!name && environment && *environment)
+		name = environment;
+	if (!name)
+		name = config->default_server;
+	if (!name && config->n_servers == 1)
+		name = config->servers[0].name;
+	if (!name)
+		return no_server(config, fault);
+	*ret_name = name;
+	*ret_server = config_server(config, name);
+	for (size_t i = 0; i < config->n_servers && !*ret_server; i++)
+		if (config->servers[i].url && strcmp(config->servers[i].url, name) == 0)
+			*ret_server = &config->servers[i];
+	if (*ret_server && !(*ret_server)->url)
+		return cli_fail(fault, -EINVAL, "%s: server %s has no url", config->path,
+			(*ret_server)->name);
+	if (*ret_server)
+		return 0;
+	if (!strchr(name, ':'))
+		return cli_usage(fault, "%s has no section [server %s]", config->path, name);
+	return config_check_url(name, fault);
+}
+
+static int ask_missing(struct session *session, const struct session_params *params,
+	const char *what, enum prompt_echo echo, char **answer, struct fault *fault)
+{
+	if (*answer)
+		return 0;
+	if (!params->may_ask)
+		return cli_fail(fault, -ENXIO, "%s has no %s for server %s", params->config->path,
+			what, session->name);
+	char *question CLEANUP_FREE = xasprintf("%s for %s: ", what, session->name);
+	int r = prompt_ask(question, echo, interrupt_first(), answer, fault);
+	if (r == -ENXIO)
+		return cli_fail(fault, r,
+			"no %s for server %s: write \"%s = ...\" below [server %s] "
+			"in %s, or run this on a terminal",
+			what, session->name, what, session->name, params->config->path);
+	return r;
+}
+
+/* --- Calls --------------------------------------------------------------------------------------
+ */
+
+/* What the user can do about a certificate that was not accepted. */
+static int explain_certificate(const struct session *session, int error, struct fault *fault)
+{
+	struct probe probe CLEANUP_PROBE = PROBE_INIT;
+
+	if (probe_server(session->url, clock_deadline(PROBE_USEC), session->cancel, &probe, NULL) <
+		0)
+		return error;
+	if (session->pinned)
+		return cli_fail(fault, error,
+			"the key of %s is not the one that is pinned: the server was set up anew, "
+			"or this is another machine. It shows %s; if that is right, run "
+			"`ferry trust %s`",
+			session->url, probe.key, session->name);
+	return cli_fail(fault, error,
+		"the key of %s is not known. Its SHA-256 is %s; compare it "
+		"with what the server says of itself, then run `ferry trust "
+		"%s`",
+		session->url, probe.key, session->name);
+}
+
+static int call(struct session *session, const char *method, const struct value *params,
+	struct value **ret_result, struct fault *fault)
+{
+	uint64_t deadline = clock_deadline(session->timeout_usec + session->patience_usec);
+	int r = client_call(
+		session->client, method, params, deadline, session->cancel, ret_result, fault);
+
+	if (r == -ECANCELED)
+		return cli_fail(fault, r, "interrupted");
+	return r == -EKEYREJECTED ? explain_certificate(session, r, fault) : r;
+}
+
+static int login(struct session *session, struct fault *fault)
+{
+	struct value *params CLEANUP_VALUE = value_new_array();
+	struct value *result CLEANUP_VALUE = NULL;
+
+	value_append_string(params, session->user);
+	value_append_string(params, session->password);
+	value_append_string(params, "1.0");
+	value_append_string(params, "ferry");
+	int r = call(session, "session.login_with_password", params, &result, fault);
+	if (r < 0)
+		return r;
+	const char *ref = value_string(result, NULL);
+	if (!ref)
+		return cli_fail(
+			fault, -EBADMSG, "%s answered the login with no session", session->url);
+	free(session->ref);
+	session->ref = xstrdup(ref);
+	return 0;
+}
+
+int session_call(struct session *session, struct value **ret_result, struct fault *fault,
+	const char *method, ...)
+{
+	struct value *params CLEANUP_VALUE = value_new_array();
+	struct value *result CLEANUP_VALUE = NULL;
+	struct value *value;
+	va_list args;
+
+	value_append_string(params, session->ref);
+	va_start(args, method);
+	while ((value = va_arg(args, struct value *)))
+		value_append(params, value);
+	va_end(args);
+	int r = call(session, method, params, &result, fault);
+	if (r == -EREMOTEIO && fault_is(fault, "SESSION_INVALID")) {
+		/* The call was refused before it began: it can be made again. */
+		r = login(session, fault);
+		if (r < 0)
+			return r;
+		value_free(params->array.items[0]);
+		params->array.items[0] = value_new_string(session->ref);
+		r = call(session, method, params, &result, fault);
+	}
+	if (r == 0 && ret_result)
+		*ret_result = TAKE_PTR(result);
+	return r;
+}
+
+int session_records(struct session *session, const char *class, const struct value **ret_records,
+	struct fault *fault)
+{
+	const struct value *known = value_find(session->records, class);
+
+	if (!known) {
+		struct value *records CLEANUP_VALUE = NULL;
+		char *method CLEANUP_FREE = xasprintf("%s.get_all_records", class);
+		int r = session_call(session, &records, fault, method, NULL);
+		if (r < 0)
+			return r;
+		if (records->type != VALUE_STRUCT)
+			return cli_fail(fault, -EBADMSG, "%s answered %s with no records",
+				session->url, method);
+		known = records;
+		value_set(session->records, class, TAKE_PTR(records));
+	}
+	*ret_records = known;
+	return 0;
+}
+
+/* --- Life ---------------------------------------------------------------------------------------
+ */
+
+int session_open(
+	const struct session_params *params, struct session **ret_session, struct fault *fault)
+{
+	struct session *session CLEANUP_SESSION = xcalloc(1, sizeof(*session));
+	const struct server *server = NULL;
+	const char *name = NULL;
+	int r = choose_server(params, &name, &server, fault);
+
+	if (r < 0)
+		return r;
+	session->cancel = interrupt_first();
+	session->records = value_new_struct();
+	session->timeout_usec = params->timeout_usec;
+	session->name = xstrdup(name);
+	session->url = xstrdup(server ? server->url : name);
+	session->user = xstrdup(server ? server->user : NULL);
+	session->password = xstrdup(server ? server->password : NULL);
+	session->pinned = server && server->fingerprint;
+	const struct client_params client = {
+		.url = session->url,
+		.fingerprint = server ? server->fingerprint : NULL,
+		.ca_file = server ? server->ca_file : NULL,
+	};
+	session->client = client_new(&client);
+	r = ask_missing(session, params, "user", PROMPT_SHOWN, &session->user, fault);
+	if (r < 0)
+		return r;
+	r = ask_missing(session, params, "password", PROMPT_HIDDEN, &session->password, fault);
+	if (r < 0)
+		return r;
+	r = login(session, fault);
+	if (r == 0)
+		*ret_session = TAKE_PTR(session);
+	return r;
+}
+
+struct session *session_close(struct session *session)
+{
+	if (!session)
+		return NULL;
+	if (session->ref) {
+		struct value *params CLEANUP_VALUE = value_new_array();
+		struct value *result CLEANUP_VALUE = NULL;
+		struct fault ignored CLEANUP_FAULT = FAULT_INIT;
+		value_append_string(params, session->ref);
+		(void)client_call(session->client, "session.logout", params,
+			clock_deadline(LOGOUT_USEC), NULL, &result, &ignored);
+	}
+	client_free(session->client);
+	if (session->password)
+		explicit_bzero(session->password, strlen(session->password));
+	free(session->password);
+	free(session->user);
+	free(session->url);
+	free(session->name);
+	free(session->ref);
+	value_free(session->records);
+	free(session);
+	return NULL;
+}
