@@ -54,6 +54,7 @@ struct daemon {
 	struct agent_db *agent;
 	struct inventory inventory;
 	struct storage storage;
+	struct supervisor_params supervisor_params; /* the supervisor keeps a pointer to it */
 	struct supervisor *supervisor;
 	struct api *api;
 	struct server *server;
@@ -236,10 +237,11 @@ static int start_state(struct daemon *daemon, struct fault *fault)
 /* --- Services -----------------------------------------------------------------------------------
  */
 
-static struct supervisor *new_supervisor(const struct daemon *daemon)
+static struct supervisor *new_supervisor(struct daemon *daemon)
 {
 	const struct config *config = daemon->config;
-	const struct supervisor_params params = {
+
+	daemon->supervisor_params = (struct supervisor_params){
 		.storage = &daemon->storage,
 		.state_dir = config->state_dir,
 		.run_dir = config->run_dir,
@@ -259,7 +261,7 @@ static struct supervisor *new_supervisor(const struct daemon *daemon)
 		.peer_timeout_usec = config->peer_timeout_usec,
 	};
 
-	return supervisor_new(&params);
+	return supervisor_new(&daemon->supervisor_params);
 }
 
 static int start_services(struct daemon *daemon, struct fault *fault)
@@ -359,10 +361,12 @@ static void stop(struct daemon *daemon)
 	if (daemon->api)
 		api_close(daemon->api);
 
-	supervisor_stop(daemon->supervisor);
+	supervisor_close(daemon->supervisor);
 	server_stop(daemon->server);
 
+	/* Threads of tasks may be on their way out of the supervisor until the api is gone. */
 	api_free(daemon->api);
+	supervisor_stop(daemon->supervisor);
 	if (daemon->agent)
 		agent_db_close(daemon->agent);
 	if (daemon->pool)

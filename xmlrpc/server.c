@@ -85,12 +85,13 @@ static uint16_t port_of(int fd)
 	return ntohs(((struct sockaddr_in *)&address)->sin_port);
 }
 
-static int start_http(
-	struct server *server, const struct server_params *params, struct fault *fault)
+/* listen_fd: the socket to serve, taken over; -1: one is bound. */
+static int start_http(struct server *server, const struct server_params *params, int listen_fd,
+	struct fault *fault)
 {
 	struct buf certificate CLEANUP_BUF = BUF_INIT;
 	struct buf key CLEANUP_BUF = BUF_INIT;
-	int fd CLEANUP_CLOSE = -1;
+	int fd CLEANUP_CLOSE = listen_fd;
 
 	int r = io_read_file(params->certificate_file, MAX_PEM_BYTES, &certificate);
 	if (r < 0)
@@ -98,7 +99,8 @@ static int start_http(
 	r = io_read_file(params->key_file, MAX_PEM_BYTES, &key);
 	if (r < 0)
 		return fault_errno(fault, r, "cannot read %s", params->key_file);
-	r = open_listener(params, &fd, fault);
+	if (fd < 0)
+		r = open_listener(params, &fd, fault);
 	if (r < 0)
 		return r;
 	server->port = port_of(fd);
@@ -123,13 +125,14 @@ int server_start(
 	const struct server_params *params, struct server **ret_server, struct fault *fault)
 {
 	struct server *server = xcalloc(1, sizeof(*server));
+	int listen_fd CLEANUP_CLOSE = params->listen_fd > 0 ? params->listen_fd : -1;
 	int r;
 
 	ignore_sigpipe();
 	server->workers = workers_start(params->n_workers);
 	server->keeper = keeper_start();
 	if (server->workers && server->keeper)
-		r = start_http(server, params, fault);
+		r = start_http(server, params, TAKE_FD(listen_fd), fault);
 	else
 		r = fault_errno(fault, -EAGAIN, "cannot start the threads of the HTTPS server");
 	if (r < 0) {

@@ -157,12 +157,12 @@ int supervisor_start(struct supervisor *supervisor, struct fault *fault)
 	return 0;
 }
 
-struct supervisor *supervisor_stop(struct supervisor *supervisor)
+void supervisor_close(struct supervisor *supervisor)
 {
 	size_t n;
 
 	if (!supervisor)
-		return NULL;
+		return;
 	pthread_mutex_lock(&supervisor->lock);
 	supervisor->stopping = true;
 	pthread_mutex_unlock(&supervisor->lock);
@@ -174,10 +174,18 @@ struct supervisor *supervisor_stop(struct supervisor *supervisor)
 	}
 	if (supervisor->has_keeper)
 		pthread_join(supervisor->keeper, NULL);
+	supervisor->has_keeper = false;
 	pthread_mutex_lock(&supervisor->lock);
 	while (supervisor->n_threads)
 		pthread_cond_wait(&supervisor->idle, &supervisor->lock);
 	pthread_mutex_unlock(&supervisor->lock);
+}
+
+struct supervisor *supervisor_stop(struct supervisor *supervisor)
+{
+	if (!supervisor)
+		return NULL;
+	supervisor_close(supervisor);
 	registry_deinit(&supervisor->registry);
 	cancel_free(supervisor->stop);
 	pthread_cond_destroy(&supervisor->idle);

@@ -44,7 +44,12 @@ struct supervisor *supervisor_new(const struct supervisor_params *params);
 /* Recovery: re-enters every unfinished migration at its stored state. Called once, before the
  * server answers. */
 int supervisor_start(struct supervisor *supervisor, struct fault *fault);
-/* Threads end where they are (their state is stored); the next start goes on. Blocks for them. */
+/* Threads end where they are (their state is stored); the next start goes on. Blocks for them.
+ * Callers that wait in the functions below are let go, and those that come later are refused or
+ * served from what is stored: the supervisor stays until supervisor_stop(), which comes after the
+ * last of them. NULL is fine. */
+void supervisor_close(struct supervisor *supervisor);
+/* Closes it if needed and frees it. NULL is fine; returns NULL. */
 struct supervisor *supervisor_stop(struct supervisor *supervisor);
 
 /* host.migrate_receive: makes the session of one move and the token that names it. */

@@ -6,8 +6,11 @@
 #include "base/clock.h"
 #include "tests/lib/rpc_server.h"
 
+#include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
 #define ECHO                                                                                       \
 	"<methodCall><methodName>X.echo</methodName><params><param><value>a</value></param>"       \
@@ -301,6 +304,56 @@ static size_t count_fds(void)
 	return n;
 }
 
+static int listen_anywhere(uint16_t *ret_port)
+{
+	struct sockaddr_in address = {.sin_family = AF_INET};
+	socklen_t length = sizeof(address);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	assert_true(fd > 0);
+	assert_int_equal(bind(fd, (struct sockaddr *)&address, length), 0);
+	assert_int_equal(listen(fd, 10), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &length), 0);
+	*ret_port = ntohs(address.sin_port);
+	return fd;
+}
+
+static int start_on_socket(
+	struct rpc_server *rpc, int fd, const char *key, struct server **ret_server)
+{
+	return server_start(
+		&(struct server_params){
+			.listen_fd = fd,
+			.certificate_file = rpc->certificate,
+			.key_file = key,
+			.n_workers = 1,
+			.max_connections = 10,
+			.max_body_bytes = 1000,
+			.dispatcher = rpc->dispatcher,
+		},
+		ret_server, NULL);
+}
+
+static void a_socket_that_listens_already_is_served_and_closed(void **state)
+{
+	struct rpc_server *rpc = *state;
+	struct server *server = NULL;
+	size_t n_fds = count_fds();
+	uint16_t port;
+
+	assert_int_equal(start_on_socket(rpc, listen_anywhere(&port), rpc->key, &server), 0);
+	assert_int_equal(server_port(server), port);
+	struct raw_tls *raw = raw_tls_open(port);
+	raw_tls_post(raw, "/", ECHO);
+	char *answer CLEANUP_FREE = raw_tls_receive(raw);
+	assert_body(answer, ANSWER("a"));
+	raw_tls_close(raw);
+	server_stop(server);
+	/* Also when the server does not come to serve it. */
+	assert_true(start_on_socket(rpc, listen_anywhere(&port), "/nonexistent", &server) < 0);
+	assert_int_equal(count_fds(), n_fds);
+}
+
 static int start_with(struct rpc_server *rpc, const char *address, uint16_t port, const char *key,
 	struct fault *fault)
 {
@@ -355,6 +408,7 @@ int main(void)
 		TEST(half_a_request_holds_no_worker),
 		TEST(a_client_that_left_does_not_hurt),
 		TEST(closing_lets_pending_calls_end_and_refuses_new_ones),
+		TEST(a_socket_that_listens_already_is_served_and_closed),
 		TEST(a_server_that_cannot_start_says_why_and_leaks_nothing),
 	};
 
