@@ -16,10 +16,11 @@ struct export_params {
 	const char *path; /* absolute, no ',' or control characters, regular file, size > 0 and a
 			   * multiple of 512, writable */
 	const char *initiator; /* IQN: the only one that may log in */
-	const char *user;      /* CHAP; [A-Za-z0-9.-] */
+	const char *user;      /* CHAP; [A-Za-z0-9.-]; of this export alone in this tgtd */
 	const char *secret;    /* 16..255 printable characters */
 	const char
-		*serial; /* scsi_sn and scsi_id: [A-Za-z0-9.-], at most 36; unique per generation */
+		*serial; /* scsi_sn and scsi_id: [A-Za-z0-9.-], at most 36; unique per generation.
+			  * Initiators read it with leading spaces, filled up to 36 (VPD 0x80). */
 	uint64_t size_bytes; /* must equal the file's */
 };
 
@@ -41,8 +42,9 @@ int export_add(struct tgt *tgt, uint32_t tid, const struct export_params *params
  * which is as good a fence: 0 too. */
 int export_withdraw(struct tgt *tgt, uint32_t tid, const char *user, struct fault *fault);
 
-/* Checks that path is still the file of identity (one link, same inode and size), then fsyncs file
- * and directory. A failed fsync is final: the image is bad (-EIO with the fault saying so). */
+/* Checks that path is still the file of identity (one link, same inode and size: else -ESTALE),
+ * then fsyncs file and directory. A failed fsync is final: the image is bad (-EIO with the fault
+ * saying so). */
 int export_settle(const char *path, const struct export_identity *identity, struct fault *fault);
 
 #endif

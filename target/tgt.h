@@ -20,17 +20,19 @@ struct tgt;
 struct tgt_params {
 	const char *program; /* /usr/sbin/tgtd */
 	const char *run_dir; /* made (0700) for this process alone; socket path must stay short */
-	const char *address; /* numeric IP the portal binds, port 0 */
-	const char *const *image_dirs; /* NULL-terminated: what it may read and write */
-	unsigned n_threads;            /* tgtd -t, per LUN */
+	const char *address; /* numeric IP the portal binds; the port is the system's choice */
+	const char *const *image_dirs; /* NULL-terminated: folders and files it may use */
+	unsigned n_threads;            /* tgtd -t, per LUN: 1..64 */
 	/* Called once, from a thread of this module, when the process died or was killed because it
-	 * hung (two missed answers of 2 s); not after tgt_stop. May be NULL. */
+	 * hung (two missed answers of 2 s); not after tgt_stop, which it must not call. May be
+	 * NULL. */
 	void (*lost)(void *arg, const char *reason);
 	void *arg;
 };
 
 /* Starts tgtd and proves it: alive, answers, knows "rdwr", its only portal is exactly address:port
- * (not the wildcard it falls back to), no target. Blocks up to 5 s. */
+ * (not the wildcard it falls back to), no target. Blocks up to 5 s. -EEXIST: run_dir is there;
+ * tgt_forget_run_dir removes what a dead agent left. -EADDRNOTAVAIL: the address is not ours. */
 int tgt_start(const struct tgt_params *params, struct tgt **ret_tgt, struct fault *fault);
 /* Deletes nothing: SIGKILL if `system delete` does not end it, removes run_dir. NULL is fine. */
 struct tgt *tgt_stop(struct tgt *tgt);
