@@ -144,6 +144,11 @@ static int insert(struct log log, uint64_t offset, uint64_t length, struct fault
 /* Removes the rows that begin within [offset, end]. */
 static int erase(struct log log, uint64_t offset, uint64_t end, struct fault *fault)
 {
+	/* One row by its whole key: SQLite then needs no list of what to delete. */
+	if (offset == end)
+		return db_run(log.db, fault,
+			"DELETE FROM extents WHERE migration = ? AND disk = ? AND offset = ?",
+			"iii", log.migration, log.disk, (int64_t)offset);
 	return db_run(log.db, fault,
 		"DELETE FROM extents WHERE migration = ? AND disk = ? AND offset BETWEEN ? AND ?",
 		"iiii", log.migration, log.disk, (int64_t)offset, (int64_t)end);

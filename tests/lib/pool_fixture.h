@@ -7,6 +7,7 @@
 #include "tests/lib/folder.h"
 
 #include "base/alloc.h"
+#include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/value.h"
 #include "schema/pool_db.h"
