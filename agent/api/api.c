@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/api/api.h"
+
+#include "agent/api/accessors.h"
+#include "agent/api/auth.h"
+#include "agent/api/context.h"
+#include "agent/api/events.h"
+#include "agent/api/jobs.h"
+#include "agent/api/sessions.h"
+#include "agent/api/tasks.h"
+#include "agent/api/vm_operations.h"
+#include "base/alloc.h"
+#include "base/clock.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SESSION_TIMEOUT_USEC   (UINT64_C(86400) * USEC_PER_SEC)
+#define HOUSEKEEPING_MAX_USEC  (UINT64_C(30) * USEC_PER_SEC)
+#define HOUSEKEEPING_MIN_USEC  (UINT64_C(100) * USEC_PER_MSEC)
+#define PEER_CALLS_MAX_RUNNING 64
+
+static const struct method_table *const tables[] = {
+	&session_methods,
+	&task_methods,
+	&event_methods,
+	&host_methods,
+	&sr_methods,
+	&pbd_methods,
+	&vdi_methods,
+	&vm_methods,
+	&vbd_methods,
+	&vif_methods,
+	&network_methods,
+	&migration_methods,
+	&peer_methods,
+};
+
+/* --- Hooks of the dispatcher -------------------------------------------------------------------
+ */
+
+/* A session of a migration serves its peer calls and nothing else, and those no other session. */
+static int hook_session_check(
+	void *arg, const struct method *method, const char *session, struct fault *fault)
+{
+	struct api *api = arg;
+	enum session_kind kind;
+	int r = sessions_check(api->sessions, session, &kind, fault);
+
+	if (r < 0)
+		return r;
+	if ((kind == SESSION_MIGRATION) == ((method->flags & METHOD_PEER) != 0))
+		return 0;
+	return fault_set(fault, -EACCES, "RBAC_PERMISSION_DENIED", method->name,
+		kind == SESSION_MIGRATION
+			? "The session of a migration may make its Peer calls only"
+			: "Peer calls need the session that host.migrate_receive made",
+		NULL);
+}
+
+static void hook_task_start(void *arg, struct call *call, bool async, struct value **args)
+{
+	struct api *api = arg;
+
+	tasks_start(api->tasks, call, async, args);
+}
+
+/* --- What the parts tell each other ------------------------------------------------------------
+ */
+
+static bool session_is_busy(void *arg, const char *session)
+{
+	struct api *api = arg;
+
+	return tasks_session_is_busy(api->tasks, session);
+}
+
+static void session_ended(void *arg, const char *session)
+{
+	struct api *api = arg;
+
+	events_end_session(api->events, session);
+}
+
+static void login_admitted(void *arg, struct call *call, const char *user, const char *originator)
+{
+	struct api *api = arg;
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	char *ref CLEANUP_FREE = NULL;
+
+	if (sessions_login(api->sessions, user, originator, &ref, &fault) < 0)
+		call_fail(call, &fault);
+	else
+		call_succeed(call, value_new_string(ref));
+}
+
+static void *housekeeper_main(void *arg)
+{
+	struct api *api = arg;
+	uint64_t pause = sessions_timeout_usec(api->sessions) / 4;
+
+	pause = MAX(MIN(pause, HOUSEKEEPING_MAX_USEC), HOUSEKEEPING_MIN_USEC);
+	while (cancel_sleep(api->closing, pause) == 0) {
+		sessions_expire(api->sessions);
+		tasks_collect(api->tasks);
+	}
+	return NULL;
+}
+
+/* --- Life ---------------------------------------------------------------------------------------
+ */
+
+static bool is_taken(void *arg, const char *name)
+{
+	(void)arg;
+	for (size_t i = 0; i < ARRAY_SIZE(tables); i++) {
+		for (size_t j = 0; j < tables[i]->n; j++) {
+			if (strcmp(tables[i]->methods[j].name, name) == 0)
+				return true;
+		}
+	}
+	return false;
+}
+
+static void build_methods(struct api *api)
+{
+	const struct dispatch_hooks hooks = {
+		.session_check = hook_session_check,
+		.task_start = hook_task_start,
+		.arg = api,
+	};
+	const struct method *rows;
+	size_t n;
+
+	api->dispatcher = dispatcher_new(&hooks, api);
+	for (size_t i = 0; i < ARRAY_SIZE(tables); i++)
+		dispatcher_add(api->dispatcher, tables[i]->methods, tables[i]->n);
+	api->accessors = accessors_new(is_taken, NULL);
+	rows = accessors_rows(api->accessors, &n);
+	dispatcher_add(api->dispatcher, rows, n);
+}
+
+static int start_parts(struct api *api, const struct api_params *params, struct fault *fault)
+{
+	const struct sessions_params sessions = {
+		.pool = api->pool,
+		.host_ref = api->host_ref,
+		.timeout_usec = params->session_timeout_usec ? params->session_timeout_usec
+							     : SESSION_TIMEOUT_USEC,
+		.is_busy = session_is_busy,
+		.ended = session_ended,
+		.arg = api,
+	};
+	const struct auth_params auth = {
+		.pool = api->pool,
+		.delay_usec = params->login_delay_usec,
+		.admit = login_admitted,
+		.arg = api,
+	};
+	int r;
+
+	api->tasks = tasks_new(api->pool, api->host_ref);
+	r = tasks_recover(api->tasks, fault);
+	if (r == 0)
+		r = events_new(api->pool, &api->events, fault);
+	if (r == 0)
+		r = sessions_new(&sessions, &api->sessions, fault);
+	if (r == 0)
+		r = auth_new(&auth, &api->auth, fault);
+	if (r < 0)
+		return r;
+	vm_update_all_allowed_operations(api->pool);
+	r = -pthread_create(&api->housekeeper, NULL, housekeeper_main, api);
+	if (r < 0)
+		return fault_errno(fault, r, "Cannot start the housekeeping thread");
+	api->has_housekeeper = true;
+	return 0;
+}
+
+int api_new(const struct api_params *params, struct api **ret_api, struct fault *fault)
+{
+	struct api *api CLEANUP_API = xcalloc(1, sizeof(*api));
+	int r;
+
+	api->storage = params->storage;
+	api->pool = params->storage->pool;
+	api->supervisor = params->supervisor;
+	api->host_ref = xstrdup(params->host_ref);
+	api->pool_ref = xstrdup(params->pool_ref);
+	api->closing = cancel_new();
+	api->peer_jobs = jobs_new(PEER_CALLS_MAX_RUNNING);
+	build_methods(api);
+	r = start_parts(api, params, fault);
+	if (r < 0)
+		return r;
+	*ret_api = TAKE_PTR(api);
+	return 0;
+}
+
+struct dispatcher *api_dispatcher(struct api *api)
+{
+	return api->dispatcher;
+}
+
+void api_close(struct api *api)
+{
+	cancel_request(api->closing, "the agent is stopping");
+	jobs_close(api->peer_jobs);
+	if (api->tasks)
+		tasks_close(api->tasks);
+	if (api->auth)
+		auth_close(api->auth);
+	if (api->events)
+		events_close(api->events);
+}
+
+struct api *api_free(struct api *api)
+{
+	if (!api)
+		return NULL;
+	api_close(api);
+	if (api->has_housekeeper)
+		pthread_join(api->housekeeper, NULL);
+	jobs_free(api->peer_jobs);
+	tasks_free(api->tasks);
+	auth_free(api->auth);
+	sessions_free(api->sessions);
+	events_free(api->events);
+	dispatcher_free(api->dispatcher);
+	accessors_free(api->accessors);
+	cancel_free(api->closing);
+	free(api->host_ref);
+	free(api->pool_ref);
+	free(api);
+	return NULL;
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The XenAPI methods: every row of the method table, with sessions, tasks and events behind them.
+ * Validates, calls down, converts; decides nothing about storage or migrations. */
+#ifndef FERRY_AGENT_API_API_H
+#define FERRY_AGENT_API_API_H
+
+#include "agent/migrate/supervisor.h"
+#include "agent/storage/storage.h"
+#include "base/cleanup.h"
+#include "base/fault.h"
+#include "xmlrpc/dispatch.h"
+
+#include <stdint.h>
+#include <stdio.h>
+
+struct api;
+
+/* Pointers are borrowed for the api's life, strings are copied. */
+struct api_params {
+	struct storage *storage;
+	struct supervisor *supervisor;
+	const char *host_ref;
+	const char *pool_ref;
+	uint64_t session_timeout_usec; /* idle sessions end; 0: 24 h */
+	uint64_t login_delay_usec;     /* how long a refused login waits for its answer */
+};
+
+/* Builds the method table, takes in the sessions of former runs, ends their pending tasks as failed
+ * and starts the threads. Blocks on the database. */
+int api_new(const struct api_params *params, struct api **ret_api, struct fault *fault);
+
+/* Owned by the api. */
+struct dispatcher *api_dispatcher(struct api *api);
+
+/* Ends every pending call but those of running tasks, and refuses new tasks and peer calls. Work
+ * that runs is ended by who does it (supervisor_stop). Does not block for long. */
+void api_close(struct api *api);
+
+/* Closes if needed, waits for the task and peer threads, frees. NULL is fine; returns NULL. */
+struct api *api_free(struct api *api);
+
+/* docs/api.md: the class list and the method table as Markdown. */
+void api_print_docs(struct api *api, FILE *out);
+
+DEFINE_CLEANUP(struct api *, api_free)
+#define CLEANUP_API CLEANUP(cleanup_api_free)
+
+#endif

@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/api/auth.h"
+
+#include "agent/api/bell.h"
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/uuid.h"
+
+#include <crypt.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct login {
+	struct login *next;
+	struct call *call;
+	char *user;
+	char *password;
+	char *originator;
+	uint64_t answer_usec; /* when a refused one is answered */
+};
+
+struct login_queue {
+	struct login *first;
+	struct login **tail;
+	size_t n;
+};
+
+struct auth {
+	struct auth_params params;
+	char *nobody_hash; /* checked against when there is no such user */
+	struct crypt_data *crypt;
+	pthread_t thread;
+	int bell;
+	pthread_mutex_t lock;
+	struct login_queue waiting; /* under lock */
+	bool closed;                /* under lock */
+	struct login_queue refused; /* the thread's own, in order of answer_usec */
+};
+
+/* --- Queues ------------------------------------------------------------------------------------
+ */
+
+static void queue_init(struct login_queue *queue)
+{
+	*queue = (struct login_queue){.tail = &queue->first};
+}
+
+static void queue_add(struct login_queue *queue, struct login *login)
+{
+	login->next = NULL;
+	*queue->tail = login;
+	queue->tail = &login->next;
+	queue->n++;
+}
+
+static struct login *queue_take(struct login_queue *queue)
+{
+	struct login *login = queue->first;
+
+	if (!login)
+		return NULL;
+	queue->first = login->next;
+	if (!queue->first)
+		queue->tail = &queue->first;
+	queue->n--;
+	return login;
+}
+
+static void login_forget_password(struct login *login)
+{
+	if (login->password)
+		explicit_bzero(login->password, strlen(login->password));
+	free(TAKE_PTR(login->password));
+}
+
+static struct login *login_free(struct login *login)
+{
+	if (!login)
+		return NULL;
+	login_forget_password(login);
+	free(login->user);
+	free(login->originator);
+	free(login);
+	return NULL;
+}
+
+DEFINE_CLEANUP(struct login *, login_free)
+
+/* --- Checking ----------------------------------------------------------------------------------
+ */
+
+/* Takes the same time wherever the two differ. */
+static bool text_is_same(const char *a, const char *b)
+{
+	size_t length = strlen(a);
+	unsigned char difference = 0;
+
+	if (strlen(b) != length)
+		return false;
+	for (size_t i = 0; i < length; i++)
+		difference |= (unsigned char)(a[i] ^ b[i]);
+	return difference == 0;
+}
+
+static bool auth_password_is_right(struct auth *auth, const char *user, const char *password)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	char *hash CLEANUP_FREE = NULL;
+	const char *found;
+	bool is_right;
+
+	if (pool_db_get_user(auth->params.pool, user, &hash, &fault) < 0) {
+		char *text CLEANUP_FREE = fault_describe(&fault);
+		log_error("login-no-database", "error=\"%s\"", text);
+	}
+	found = crypt_r(password, hash ? hash : auth->nobody_hash, auth->crypt);
+	is_right = hash && found && found[0] != '*' && text_is_same(found, hash);
+	explicit_bzero(auth->crypt, sizeof(*auth->crypt));
+	return is_right;
+}
+
+static void login_refuse(struct login *login)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+
+	fault_set(&fault, -EACCES, "SESSION_AUTHENTICATION_FAILED", login->user,
+		"The user name or the password is wrong", NULL);
+	call_fail(login->call, &fault);
+	login_free(login);
+}
+
+static void auth_check(struct auth *auth, struct login *login)
+{
+	bool is_right = auth_password_is_right(auth, login->user, login->password);
+
+	login_forget_password(login);
+	if (is_right) {
+		auth->params.admit(auth->params.arg, login->call, login->user, login->originator);
+		login_free(login);
+		return;
+	}
+	log_warn("login-refused", "user=\"%s\" address=\"%s\"", login->user,
+		call_peer_address(login->call));
+	login->answer_usec = clock_deadline(auth->params.delay_usec);
+	queue_add(&auth->refused, login);
+}
+
+/* --- The thread --------------------------------------------------------------------------------
+ */
+
+static struct login *auth_take_waiting(struct auth *auth, bool *ret_closed)
+{
+	SCOPE_LOCK(&auth->lock);
+	*ret_closed = auth->closed;
+	return queue_take(&auth->waiting);
+}
+
+/* Answers the refused whose time has come; returns when the next one's does. */
+static uint64_t auth_answer_refused(struct auth *auth)
+{
+	while (auth->refused.first && auth->refused.first->answer_usec <= clock_now_usec())
+		login_refuse(queue_take(&auth->refused));
+	return auth->refused.first ? auth->refused.first->answer_usec : USEC_FOREVER;
+}
+
+static void auth_end_all(struct auth *auth)
+{
+	struct login *login;
+	bool closed;
+
+	while ((login = auth_take_waiting(auth, &closed)))
+		login_refuse(login);
+	while ((login = queue_take(&auth->refused)))
+		login_refuse(login);
+}
+
+static void *auth_main(void *arg)
+{
+	struct auth *auth = arg;
+
+	for (;;) {
+		bool closed;
+		struct login *login = auth_take_waiting(auth, &closed);
+		if (login && !closed) {
+			auth_check(auth, login);
+			auth_answer_refused(auth);
+			continue;
+		}
+		if (closed) {
+			if (login)
+				login_refuse(login);
+			auth_end_all(auth);
+			return NULL;
+		}
+		bell_wait(auth->bell, auth_answer_refused(auth));
+	}
+}
+
+static int auth_enqueue(struct auth *auth, struct login *login)
+{
+	SCOPE_LOCK(&auth->lock);
+	if (auth->closed)
+		return -ESHUTDOWN;
+	if (auth->waiting.n >= AUTH_MAX_WAITING)
+		return -EBUSY;
+	queue_add(&auth->waiting, login);
+	return 0;
+}
+
+int auth_submit(struct auth *auth, struct call *call, const char *user, const char *password,
+	const char *originator, struct fault *fault)
+{
+	struct login *login CLEANUP(cleanup_login_free) = xcalloc(1, sizeof(*login));
+	int r;
+
+	login->call = call;
+	login->user = xstrdup(user);
+	login->password = xstrdup(password);
+	login->originator = xstrdup(originator);
+	r = auth_enqueue(auth, login);
+	if (r == -ESHUTDOWN)
+		return fault_text(fault, r, "This host's agent is stopping; log in again later");
+	if (r < 0)
+		return fault_text(fault, r,
+			"%d logins are waiting to be checked already; log in again later",
+			AUTH_MAX_WAITING);
+	(void)TAKE_PTR(login);
+	bell_ring(auth->bell);
+	return 0;
+}
+
+/* --- Life ---------------------------------------------------------------------------------------
+ */
+
+/* A hash of no password that anybody knows, at the cost that new users' hashes have. */
+static char *auth_hash_nobody(struct crypt_data *crypt)
+{
+	char *password CLEANUP_FREE = secret_new(32);
+	char setting[CRYPT_GENSALT_OUTPUT_SIZE];
+	const char *hash;
+
+	if (!crypt_gensalt_rn("$y$", 0, NULL, 0, setting, sizeof(setting)))
+		return NULL;
+	hash = crypt_r(password, setting, crypt);
+	return hash && hash[0] != '*' ? xstrdup(hash) : NULL;
+}
+
+int auth_new(const struct auth_params *params, struct auth **ret_auth, struct fault *fault)
+{
+	struct auth *auth = xcalloc(1, sizeof(*auth));
+	int r;
+
+	auth->params = *params;
+	queue_init(&auth->waiting);
+	queue_init(&auth->refused);
+	pthread_mutex_init(&auth->lock, NULL);
+	auth->bell = bell_new();
+	auth->crypt = xcalloc(1, sizeof(*auth->crypt));
+	auth->nobody_hash = auth_hash_nobody(auth->crypt);
+	if (!auth->nobody_hash) {
+		auth->closed = true;
+		auth_free(auth);
+		return fault_text(fault, -ENOTSUP, "libcrypt cannot make yescrypt hashes here");
+	}
+	r = pthread_create(&auth->thread, NULL, auth_main, auth);
+	if (r != 0) {
+		auth->closed = true;
+		auth_free(auth);
+		return fault_errno(fault, -r, "Cannot start the thread that checks passwords");
+	}
+	*ret_auth = auth;
+	return 0;
+}
+
+void auth_close(struct auth *auth)
+{
+	bool was_closed;
+
+	pthread_mutex_lock(&auth->lock);
+	was_closed = auth->closed;
+	auth->closed = true;
+	pthread_mutex_unlock(&auth->lock);
+	if (was_closed)
+		return;
+	bell_ring(auth->bell);
+	pthread_join(auth->thread, NULL);
+}
+
+struct auth *auth_free(struct auth *auth)
+{
+	if (!auth)
+		return NULL;
+	auth_close(auth);
+	close(auth->bell);
+	pthread_mutex_destroy(&auth->lock);
+	free(auth->nobody_hash);
+	free(auth->crypt);
+	free(auth);
+	return NULL;
+}

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What every handler of this layer shares: the api that a call belongs to, and the tables of method
+ * rows. */
+#ifndef FERRY_AGENT_API_CONTEXT_H
+#define FERRY_AGENT_API_CONTEXT_H
+
+#include "agent/api/api.h"
+#include "base/cancel.h"
+#include "base/value.h"
+#include "schema/pool_db.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+
+struct accessors;
+struct auth;
+struct events;
+struct jobs;
+struct sessions;
+struct tasks;
+
+struct api {
+	struct storage *storage;
+	struct pool_db *pool; /* storage's */
+	struct supervisor *supervisor;
+	char *host_ref;
+	char *pool_ref;
+	struct dispatcher *dispatcher;
+	struct accessors *accessors;
+	struct sessions *sessions;
+	struct auth *auth;
+	struct tasks *tasks;
+	struct events *events;
+	struct jobs *peer_jobs;
+	struct cancel *closing;
+	pthread_t housekeeper;
+	bool has_housekeeper;
+};
+
+static inline struct api *api_of(struct call *call)
+{
+	return call_context(call);
+}
+
+/* The text of a string argument; "" when it was left out. */
+static inline const char *arg_text(struct value *const *args, size_t i)
+{
+	return value_string(args[i], "");
+}
+
+/* Rows written by hand; the accessors of the class list are generated beside them and give way to
+ * them. */
+struct method_table {
+	const struct method *methods;
+	size_t n;
+};
+
+extern const struct method_table session_methods;
+extern const struct method_table task_methods;
+extern const struct method_table event_methods;
+extern const struct method_table host_methods;
+extern const struct method_table sr_methods;
+extern const struct method_table pbd_methods;
+extern const struct method_table vdi_methods;
+extern const struct method_table vm_methods;
+extern const struct method_table vbd_methods;
+extern const struct method_table vif_methods;
+extern const struct method_table network_methods;
+extern const struct method_table migration_methods;
+extern const struct method_table peer_methods;
+
+/* The middle of a row: parameters that are all mandatory, or the first n of them. */
+#define PARAMS(list)             .params = (list), .n_params = ARRAY_SIZE(list), .n_mandatory = ARRAY_SIZE(list)
+#define PARAMS_OPTIONAL(list, n) .params = (list), .n_params = ARRAY_SIZE(list), .n_mandatory = (n)
+
+#endif

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Class event: the long poll and what goes with it (contract section 4). */
+#include "agent/api/context.h"
+#include "agent/api/events.h"
+#include "agent/api/sessions.h"
+#include "agent/api/subscription.h"
+#include "base/alloc.h"
+#include "schema/classes.h"
+
+#include <errno.h>
+
+static int event_from(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	struct api *api = api_of(call);
+	char *session CLEANUP_FREE = xstrdup(call_session(call));
+	enum session_kind kind;
+	int r = events_from(
+		api->events, call, args[0], arg_text(args, 1), args[2]->real, ret_result, fault);
+
+	/* The call may have ended by now. A session that ended after the dispatcher's check, and
+	 * before the call was listed, must not leave it waiting. */
+	if (r == CALL_PENDING && sessions_check(api->sessions, session, &kind, NULL) < 0)
+		events_end_session(api->events, session);
+	return r;
+}
+
+static int event_inject(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	const struct class *class = class_find_nocase(arg_text(args, 0));
+	uint64_t before;
+	int r;
+
+	if (!class || class->hidden)
+		return fault_set(fault, -ENOENT, "HANDLE_INVALID", arg_text(args, 0),
+			arg_text(args, 1), NULL);
+	r = pool_db_touch(api_of(call)->pool, class->name, arg_text(args, 1), &before, fault);
+	if (r < 0)
+		return r;
+	char *token CLEANUP_FREE = token_format(before);
+	*ret_result = value_new_string(token);
+	return 0;
+}
+
+static int event_get_current_id(struct call *call, struct value *const *args,
+	struct value **ret_result, struct fault *fault)
+{
+	(void)args;
+	(void)fault;
+	*ret_result = value_new_int((int64_t)pool_db_generation(api_of(call)->pool));
+	return 0;
+}
+
+static const struct param from_params[] = {
+	{"classes", PARAM_SET, NULL},
+	{"token", PARAM_STRING, NULL},
+	{"timeout", PARAM_DOUBLE, NULL},
+};
+
+static const struct param inject_params[] = {
+	{"class", PARAM_STRING, NULL},
+	{"ref", PARAM_STRING, NULL},
+};
+
+static const struct method rows[] = {
+	{
+		.name = "event.from",
+		.handle = event_from,
+		PARAMS(from_params),
+		.result = "event batch",
+		.doc = "Waits until an object of these classes (\"*\", \"VM\", \"task/<ref>\") "
+		       "changes after the token, at most timeout seconds.",
+	},
+	{
+		.name = "event.inject",
+		.handle = event_inject,
+		PARAMS(inject_params),
+		.result = "string",
+		.doc = "Touches an object and returns the token just before that change.",
+	},
+	{
+		.name = "event.get_current_id",
+		.handle = event_get_current_id,
+		.result = "int",
+		.doc = "The number of the last change.",
+	},
+};
+
+const struct method_table event_methods = {rows, ARRAY_SIZE(rows)};

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Class host: being the destination of a move, and maintenance. */
+#include "agent/api/context.h"
+
+#include <errno.h>
+
+static int host_migrate_receive(struct call *call, struct value *const *args,
+	struct value **ret_result, struct fault *fault)
+{
+	struct api *api = api_of(call);
+	const char *host = arg_text(args, 0);
+	const char *network = arg_text(args, 1);
+
+	if (!object_exists(api->pool, "host", host))
+		return fault_set(fault, -ENOENT, "HANDLE_INVALID", "host", host, NULL);
+	if (!object_exists(api->pool, "network", network))
+		return fault_set(fault, -ENOENT, "HANDLE_INVALID", "network", network, NULL);
+	return supervisor_receive(
+		api->supervisor, call_session(call), host, network, ret_result, fault);
+}
+
+static int host_set_enabled(
+	struct call *call, struct value *const *args, bool enabled, struct fault *fault)
+{
+	struct value *value CLEANUP_VALUE = value_new_bool(enabled);
+
+	return object_set_field(
+		api_of(call)->pool, "host", arg_text(args, 0), "enabled", value, fault);
+}
+
+static int host_enable(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	(void)ret_result;
+	return host_set_enabled(call, args, true, fault);
+}
+
+static int host_disable(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	(void)ret_result;
+	return host_set_enabled(call, args, false, fault);
+}
+
+static const struct param receive_params[] = {
+	{"host", PARAM_STRING, "host ref"},
+	{"network", PARAM_STRING, "network ref"},
+	{"options", PARAM_MAP, NULL},
+};
+static const struct param self_params[] = {{"host", PARAM_STRING, "host ref"}};
+
+static const struct method rows[] = {
+	{
+		.name = "host.migrate_receive",
+		.handle = host_migrate_receive,
+		.flags = METHOD_ASYNC,
+		PARAMS(receive_params),
+		.result = "(string -> string) map",
+		.doc = "Makes the token that VM.migrate_send on the source takes as dest.",
+	},
+	{
+		.name = "host.enable",
+		.handle = host_enable,
+		.flags = METHOD_ASYNC,
+		PARAMS(self_params),
+		.result = "void",
+		.doc = "Lets VMs start and arrive here.",
+	},
+	{
+		.name = "host.disable",
+		.handle = host_disable,
+		.flags = METHOD_ASYNC,
+		PARAMS(self_params),
+		.result = "void",
+		.doc = "Lets no new VM start or arrive here.",
+	},
+};
+
+const struct method_table host_methods = {rows, ARRAY_SIZE(rows)};

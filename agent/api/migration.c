@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Class migration, Ferry's own: one object per move, on both sides; read by the accessors. */
+#include "agent/api/context.h"
+#include "base/alloc.h"
+
+/* By ref, or by the uuid that logs and errors name it by. */
+static int migration_uuid(
+	struct pool_db *pool, const char *self, char **ret_uuid, struct fault *fault)
+{
+	if (!object_exists(pool, "migration", self)) {
+		char *ref CLEANUP_FREE = NULL;
+		int r = object_get_by_uuid(pool, "migration", self, &ref, fault);
+		if (r < 0)
+			return r;
+		*ret_uuid = xstrdup(self);
+		return 0;
+	}
+	return object_get_string(pool, "migration", self, "uuid", ret_uuid, fault);
+}
+
+static int migration_cancel(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	struct api *api = api_of(call);
+	char *who CLEANUP_FREE = NULL;
+	char *user CLEANUP_FREE = NULL;
+	char *uuid CLEANUP_FREE = NULL;
+	int r = migration_uuid(api->pool, arg_text(args, 0), &uuid, fault);
+
+	(void)ret_result;
+	if (r == 0)
+		r = object_get_string(
+			api->pool, "session", call_session(call), "auth_user_name", &user, fault);
+	if (r < 0)
+		return r;
+	who = xasprintf("%s at %s", user, call_peer_address(call));
+	return supervisor_cancel(api->supervisor, uuid, who, fault);
+}
+
+static const struct param self_params[] = {{"self", PARAM_STRING, "migration ref or uuid"}};
+
+static const struct method rows[] = {
+	{
+		.name = "migration.cancel",
+		.handle = migration_cancel,
+		PARAMS(self_params),
+		.result = "void",
+		.doc = "Asks the migration to stop; refused once it is committed.",
+	},
+};
+
+const struct method_table migration_methods = {rows, ARRAY_SIZE(rows)};

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Class SR: storage repositories. */
+#include "agent/api/context.h"
+#include "agent/api/record.h"
+
+#include <errno.h>
+
+/* Positional, as in XenAPI; physical_size is what the directory's file system has. */
+static int sr_create_call(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	static const char *const names[] = {
+		"name_label", "name_description", "type", "content_type", "shared", "sm_config"};
+	struct api *api = api_of(call);
+	struct value *fields CLEANUP_VALUE = value_new_struct();
+	char *ref CLEANUP_FREE = NULL;
+	int r;
+
+	if (!object_exists(api->pool, "host", arg_text(args, 0)))
+		return fault_set(fault, -ENOENT, "HANDLE_INVALID", "host", arg_text(args, 0), NULL);
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		if (args[3 + i])
+			value_set(fields, names[i], value_copy(args[3 + i]));
+	}
+	r = sr_create(api->storage, args[1], fields, &ref, fault);
+	if (r == 0)
+		*ret_result = value_new_string(ref);
+	return r;
+}
+
+static int check_sr(struct call *call, struct value *const *args, struct fault *fault)
+{
+	if (object_exists(api_of(call)->pool, "SR", arg_text(args, 0)))
+		return 0;
+	return fault_set(fault, -ENOENT, "HANDLE_INVALID", "SR", arg_text(args, 0), NULL);
+}
+
+static int sr_destroy_call(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	int r = check_sr(call, args, fault);
+
+	(void)ret_result;
+	return r < 0 ? r : sr_destroy(api_of(call)->storage, arg_text(args, 0), fault);
+}
+
+static int sr_forget_call(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	int r = check_sr(call, args, fault);
+
+	(void)ret_result;
+	return r < 0 ? r : sr_forget(api_of(call)->storage, arg_text(args, 0), fault);
+}
+
+static int sr_scan_call(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	int r = check_sr(call, args, fault);
+
+	(void)ret_result;
+	return r < 0 ? r : sr_scan(api_of(call)->storage, arg_text(args, 0), fault);
+}
+
+static int sr_update_call(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	int r = check_sr(call, args, fault);
+
+	(void)ret_result;
+	return r < 0 ? r : sr_refresh(api_of(call)->storage, arg_text(args, 0), fault);
+}
+
+/* Written by hand: type file is a directory of one host. To call it shared would let a migration
+ * move no bytes. */
+static int sr_set_shared(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	(void)ret_result;
+	if (args[1]->boolean)
+		return fault_set(fault, -EINVAL, "INVALID_VALUE", "shared", "true", NULL);
+	return object_set_field(
+		api_of(call)->pool, "SR", arg_text(args, 0), "shared", args[1], fault);
+}
+
+static const struct param create_params[] = {
+	{"host", PARAM_STRING, "host ref"},
+	{"device_config", PARAM_MAP, NULL},
+	{"physical_size", PARAM_INT, NULL},
+	{"name_label", PARAM_STRING, NULL},
+	{"name_description", PARAM_STRING, NULL},
+	{"type", PARAM_STRING, NULL},
+	{"content_type", PARAM_STRING, NULL},
+	{"shared", PARAM_BOOL, NULL},
+	{"sm_config", PARAM_MAP, NULL},
+};
+static const struct param self_params[] = {{"sr", PARAM_STRING, "SR ref"}};
+
+static const struct param shared_params[] = {
+	{"self", PARAM_STRING, "SR ref"},
+	{"value", PARAM_BOOL, NULL},
+};
+
+static const struct method rows[] = {
+	{
+		.name = "SR.create",
+		.handle = sr_create_call,
+		.flags = METHOD_ASYNC | METHOD_TASK,
+		PARAMS_OPTIONAL(create_params, 8),
+		.result = "SR ref",
+		.doc = "Makes a repository in a directory (type file, device_config location).",
+	},
+	{
+		.name = "SR.destroy",
+		.handle = sr_destroy_call,
+		.flags = METHOD_ASYNC,
+		PARAMS(self_params),
+		.result = "void",
+		.doc = "Removes a repository that holds no disk; the directory stays.",
+	},
+	{
+		.name = "SR.forget",
+		.handle = sr_forget_call,
+		.flags = METHOD_ASYNC,
+		PARAMS(self_params),
+		.result = "void",
+		.doc = "Removes repository and disks from the database; the files stay.",
+	},
+	{
+		.name = "SR.scan",
+		.handle = sr_scan_call,
+		.flags = METHOD_ASYNC | METHOD_TASK,
+		PARAMS(self_params),
+		.result = "void",
+		.doc = "Takes in image files that are new, marks disks whose file is gone.",
+	},
+	{
+		.name = "SR.update",
+		.handle = sr_update_call,
+		.flags = METHOD_ASYNC | METHOD_TASK,
+		PARAMS(self_params),
+		.result = "void",
+		.doc = "Makes sizes and utilisation true.",
+	},
+	{
+		.name = "SR.set_shared",
+		.handle = sr_set_shared,
+		PARAMS(shared_params),
+		.result = "void",
+		.doc = "Only false: a repository of type file belongs to one host.",
+	},
+};
+
+const struct method_table sr_methods = {rows, ARRAY_SIZE(rows)};

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Tasks: the objects of class task, and the threads that run what they stand for (contract section
+ * 3). A task's end is one change of its object, so one event, with the status last in the record.
+ */
+#ifndef FERRY_AGENT_API_TASKS_H
+#define FERRY_AGENT_API_TASKS_H
+
+#include "base/fault.h"
+#include "schema/pool_db.h"
+#include "xmlrpc/dispatch.h"
+
+#include <stdbool.h>
+
+/* Running at once; more: TOO_MANY_PENDING_TASKS. */
+#define TASKS_MAX_RUNNING 128
+/* Finished tasks are kept this long, and at most that many tasks in all. */
+#define TASKS_KEEP_SEC 3900
+#define TASKS_MAX_KEPT 200
+
+struct tasks;
+
+/* pool is borrowed. */
+struct tasks *tasks_new(struct pool_db *pool, const char *host_ref);
+/* Waits for what runs. */
+struct tasks *tasks_free(struct tasks *tasks);
+/* No new ones. */
+void tasks_close(struct tasks *tasks);
+
+/* Ends the tasks that a former run of the daemon left pending, as failed. */
+int tasks_recover(struct tasks *tasks, struct fault *fault);
+
+/* dispatch_hooks.task_start: takes call and args over. */
+void tasks_start(struct tasks *tasks, struct call *call, bool async, struct value **args);
+
+/* An object without a thread, for task.create. The caller frees *ret_ref. */
+int tasks_create_object(struct tasks *tasks, const char *label, const char *description,
+	char **ret_ref, struct fault *fault);
+
+/* Marks it in current_operations and asks what runs to stop. Does not wait. A task that has ended
+ * stays as it is. */
+int tasks_cancel(struct tasks *tasks, const char *ref, struct fault *fault);
+/* Removes it now, or when what runs has ended. */
+int tasks_destroy(struct tasks *tasks, const char *ref, struct fault *fault);
+/* Whether a task that this session started runs. */
+bool tasks_session_is_busy(struct tasks *tasks, const char *session);
+
+/* Removes finished tasks that are too old or too many. */
+void tasks_collect(struct tasks *tasks);
+
+#endif

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Class VDI: disks. */
+#include "agent/api/context.h"
+#include "agent/api/record.h"
+
+#include <errno.h>
+
+static int vdi_create_call(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	struct api *api = api_of(call);
+	struct value *fields CLEANUP_VALUE = NULL;
+	char *ref CLEANUP_FREE = NULL;
+	int r = record_take(api->pool, "VDI", args[0], &fields, fault);
+
+	if (r == 0)
+		r = record_require("VDI", fields, "SR", fault);
+	if (r == 0)
+		r = record_require("VDI", fields, "virtual_size", fault);
+	if (r < 0)
+		return r;
+	r = vdi_create(api->storage, fields, &ref, fault);
+	if (r == 0)
+		*ret_result = value_new_string(ref);
+	return r;
+}
+
+static int check_vdi(struct call *call, struct value *const *args, struct fault *fault)
+{
+	if (object_exists(api_of(call)->pool, "VDI", arg_text(args, 0)))
+		return 0;
+	return fault_set(fault, -ENOENT, "HANDLE_INVALID", "VDI", arg_text(args, 0), NULL);
+}
+
+static int vdi_destroy_call(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	int r = check_vdi(call, args, fault);
+
+	(void)ret_result;
+	return r < 0 ? r : vdi_destroy(api_of(call)->storage, arg_text(args, 0), fault);
+}
+
+static int vdi_resize_call(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	int r = check_vdi(call, args, fault);
+
+	(void)ret_result;
+	if (r < 0)
+		return r;
+	return vdi_resize(api_of(call)->storage, arg_text(args, 0), args[1]->integer, fault);
+}
+
+static const struct param create_params[] = {{"args", PARAM_STRUCT, "VDI record"}};
+static const struct param self_params[] = {{"self", PARAM_STRING, "VDI ref"}};
+static const struct param resize_params[] = {
+	{"vdi", PARAM_STRING, "VDI ref"},
+	{"size", PARAM_INT, NULL},
+};
+
+static const struct method rows[] = {
+	{
+		.name = "VDI.create",
+		.handle = vdi_create_call,
+		.flags = METHOD_ASYNC,
+		PARAMS(create_params),
+		.result = "VDI ref",
+		.doc = "Makes an empty disk; SR and virtual_size (bytes) are needed.",
+	},
+	{
+		.name = "VDI.destroy",
+		.handle = vdi_destroy_call,
+		.flags = METHOD_ASYNC,
+		PARAMS(self_params),
+		.result = "void",
+		.doc = "Removes the disk and its content.",
+	},
+	{
+		.name = "VDI.resize",
+		.handle = vdi_resize_call,
+		.flags = METHOD_ASYNC,
+		PARAMS(resize_params),
+		.result = "void",
+		.doc = "Grows the disk to so many bytes.",
+	},
+};
+
+const struct method_table vdi_methods = {rows, ARRAY_SIZE(rows)};

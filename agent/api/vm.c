@@ -1,0 +1,357 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Class VM: making and removing VMs, and moving them to another pool. */
+#include "agent/api/context.h"
+#include "agent/api/record.h"
+#include "agent/api/vm_operations.h"
+#include "base/alloc.h"
+#include "base/uuid.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+/* --- Making ------------------------------------------------------------------------------------
+ */
+
+static int out_of_range(const char *field, int64_t value, struct fault *fault)
+{
+	char *text CLEANUP_FREE = xasprintf("%" PRId64, value);
+
+	return fault_set(fault, -EINVAL, "INVALID_VALUE", field, text, NULL);
+}
+
+/* XenAPI: static_min <= dynamic_min <= dynamic_max <= static_max. */
+static int check_memory(const struct value *fields, struct fault *fault)
+{
+	static const char *const order[] = {"memory_static_min", "memory_dynamic_min",
+		"memory_dynamic_max", "memory_static_max"};
+	int64_t previous = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(order); i++) {
+		int64_t bytes = value_find_int(fields, order[i], 0);
+		if (bytes < 0)
+			return out_of_range(order[i], bytes, fault);
+		if (bytes < previous)
+			return fault_set(fault, -EINVAL, "MEMORY_CONSTRAINT_VIOLATION_ORDER",
+				"Memory limits must satisfy: static_min <= dynamic_min <= "
+				"dynamic_max <= static_max",
+				NULL);
+		previous = bytes;
+	}
+	return 0;
+}
+
+static int check_vcpus(const struct value *fields, struct fault *fault)
+{
+	int64_t max = value_find_int(fields, "VCPUs_max", 1);
+	int64_t at_startup = value_find_int(fields, "VCPUs_at_startup", 1);
+
+	if (max < 1)
+		return out_of_range("VCPUs_max", max, fault);
+	if (at_startup < 1 || at_startup > max)
+		return out_of_range("VCPUs_at_startup", at_startup, fault);
+	return 0;
+}
+
+/* Limits that were left out follow from those that were given. */
+static void fill_limits(struct value *fields)
+{
+	static const char *const up[] = {"memory_dynamic_max", "memory_dynamic_min"};
+	int64_t bytes = value_find_int(fields, "memory_static_max", 0);
+
+	if (!value_find(fields, "memory_static_max")) {
+		bytes = value_find_int(fields, "memory_dynamic_max",
+			value_find_int(fields, "memory_dynamic_min", 0));
+		value_set_int(fields, "memory_static_max", bytes);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(up); i++) {
+		bytes = value_find_int(fields, up[i], bytes);
+		value_set_int(fields, up[i], bytes);
+	}
+	if (!value_find(fields, "VCPUs_max"))
+		value_set_int(fields, "VCPUs_max", value_find_int(fields, "VCPUs_at_startup", 1));
+	if (!value_find(fields, "VCPUs_at_startup"))
+		value_set_int(fields, "VCPUs_at_startup", value_find_int(fields, "VCPUs_max", 1));
+}
+
+struct vm_making {
+	struct value *fields;
+	char *ref;
+};
+
+static int vm_make(struct pool_db *pool, void *arg, struct fault *fault)
+{
+	struct vm_making *making = arg;
+	struct value *figures CLEANUP_VALUE = value_new_struct();
+	char *metrics CLEANUP_FREE = NULL;
+	int r;
+
+	value_set_int(figures, "VCPUs_number", value_find_int(making->fields, "VCPUs_max", 1));
+	r = object_create(pool, "VM_metrics", figures, &metrics, fault);
+	if (r < 0)
+		return r;
+	value_set_string(making->fields, "metrics", metrics);
+	r = object_create(pool, "VM", making->fields, &making->ref, fault);
+	return r < 0 ? r : vm_update_allowed_operations(pool, making->ref, fault);
+}
+
+static int vm_create(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	struct pool_db *pool = api_of(call)->pool;
+	struct value *fields CLEANUP_VALUE = NULL;
+	struct vm_making making = {0};
+	int r = record_take(pool, "VM", args[0], &fields, fault);
+
+	if (r == 0)
+		r = record_require("VM", fields, "name_label", fault);
+	if (r < 0)
+		return r;
+	fill_limits(fields);
+	r = check_memory(fields, fault);
+	if (r == 0)
+		r = check_vcpus(fields, fault);
+	if (r < 0)
+		return r;
+	making.fields = fields;
+	r = pool_db_transaction(pool, vm_make, &making, fault);
+	char *ref CLEANUP_FREE = making.ref;
+	if (r == 0)
+		*ret_result = value_new_string(ref);
+	return r;
+}
+
+/* --- Removing ----------------------------------------------------------------------------------
+ */
+
+static int destroy_where(
+	struct pool_db *pool, const char *class, const char *vm, struct fault *fault)
+{
+	struct value *refs CLEANUP_VALUE = NULL;
+	int r = object_find(pool, class, "VM", vm, &refs, fault);
+
+	for (size_t i = 0; r == 0 && i < refs->array.n_items; i++)
+		r = object_destroy(pool, class, refs->array.items[i]->string, fault);
+	return r;
+}
+
+/* The object that a field of the VM names, if any. */
+static int destroy_named(
+	struct pool_db *pool, const char *class, const char *ref, struct fault *fault)
+{
+	if (ref_is_null(ref) || !object_exists(pool, class, ref))
+		return 0;
+	return object_destroy(pool, class, ref, fault);
+}
+
+static int vm_unmake(struct pool_db *pool, void *arg, struct fault *fault)
+{
+	static const char *const parts[] = {"VBD", "VIF", "console"};
+	const char *vm = arg;
+	char *metrics CLEANUP_FREE = NULL;
+	char *guest CLEANUP_FREE = NULL;
+	int r = vm_check_operation(pool, vm, "destroy", fault);
+
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(parts); i++)
+		r = destroy_where(pool, parts[i], vm, fault);
+	if (r == 0)
+		r = object_get_string(pool, "VM", vm, "metrics", &metrics, fault);
+	if (r == 0)
+		r = object_get_string(pool, "VM", vm, "guest_metrics", &guest, fault);
+	if (r == 0)
+		r = object_destroy(pool, "VM", vm, fault);
+	if (r == 0)
+		r = destroy_named(pool, "VM_metrics", metrics, fault);
+	if (r == 0)
+		r = destroy_named(pool, "VM_guest_metrics", guest, fault);
+	return r;
+}
+
+static int vm_destroy(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	char *vm CLEANUP_FREE = xstrdup(arg_text(args, 0));
+
+	(void)ret_result;
+	return pool_db_transaction(api_of(call)->pool, vm_unmake, vm, fault);
+}
+
+/* --- Moving ------------------------------------------------------------------------------------
+ */
+
+static struct migrate_request migrate_request_of(struct value *const *args)
+{
+	/* args[2], live, means nothing: what is possible follows from the VM's power state. */
+	return (struct migrate_request){
+		.vm = arg_text(args, 0),
+		.dest = args[1],
+		.vdi_map = args[3],
+		.vif_map = args[4],
+		.options = args[5],
+	};
+}
+
+static int check_map(
+	struct pool_db *pool, const char *from_class, const struct value *map, struct fault *fault)
+{
+	for (size_t i = 0; i < map->record.n_members; i++) {
+		const char *ref = map->record.members[i].name;
+		if (!object_exists(pool, from_class, ref))
+			return fault_set(fault, -ENOENT, "HANDLE_INVALID", from_class, ref, NULL);
+	}
+	return 0;
+}
+
+/* What this pool's database can tell is wrong; the rest is the supervisor's. */
+static int check_request(
+	struct api *api, const struct migrate_request *request, struct fault *fault)
+{
+	int r;
+
+	if (!object_exists(api->pool, "VM", request->vm))
+		return fault_set(fault, -ENOENT, "HANDLE_INVALID", "VM", request->vm, NULL);
+	r = check_map(api->pool, "VDI", request->vdi_map, fault);
+	return r < 0 ? r : check_map(api->pool, "VIF", request->vif_map, fault);
+}
+
+static int vm_assert_can_migrate(struct call *call, struct value *const *args,
+	struct value **ret_result, struct fault *fault)
+{
+	struct api *api = api_of(call);
+	struct migrate_request request = migrate_request_of(args);
+	int r = check_request(api, &request, fault);
+
+	(void)ret_result;
+	if (r < 0)
+		return r;
+	return supervisor_assert_can_migrate(api->supervisor, &request, call_cancel(call), fault);
+}
+
+static int vm_migrate_send(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	struct api *api = api_of(call);
+	struct migrate_request request = migrate_request_of(args);
+	char *vm_there CLEANUP_FREE = NULL;
+	int r = check_request(api, &request, fault);
+
+	if (r < 0)
+		return r;
+	r = supervisor_migrate_send(
+		api->supervisor, &request, call_task(call), call_cancel(call), &vm_there, fault);
+	if (object_exists(api->pool, "VM", request.vm))
+		vm_update_allowed_operations(api->pool, request.vm, NULL);
+	if (r == 0)
+		*ret_result = value_new_string(vm_there);
+	return r;
+}
+
+/* --- Asking ------------------------------------------------------------------------------------
+ */
+
+static int vm_update_operations(struct call *call, struct value *const *args,
+	struct value **ret_result, struct fault *fault)
+{
+	(void)ret_result;
+	return vm_update_allowed_operations(api_of(call)->pool, arg_text(args, 0), fault);
+}
+
+static bool host_is_usable(struct pool_db *pool, const struct value *host)
+{
+	const char *metrics = value_find_string(host, "metrics", REF_NULL);
+	bool is_live = false;
+
+	return value_find_bool(host, "enabled", false) &&
+	       object_get_bool(pool, "host_metrics", metrics, "live", &is_live, NULL) == 0 &&
+	       is_live;
+}
+
+static int vm_get_possible_hosts(struct call *call, struct value *const *args,
+	struct value **ret_result, struct fault *fault)
+{
+	struct pool_db *pool = api_of(call)->pool;
+	struct value *hosts CLEANUP_VALUE = NULL;
+	int r;
+
+	if (!object_exists(pool, "VM", arg_text(args, 0)))
+		return fault_set(fault, -ENOENT, "HANDLE_INVALID", "VM", arg_text(args, 0), NULL);
+	r = object_get_all_records(pool, "host", &hosts, fault);
+	if (r < 0)
+		return r;
+	*ret_result = value_new_array();
+	for (size_t i = 0; i < hosts->record.n_members; i++) {
+		const struct value_member *member = &hosts->record.members[i];
+		if (host_is_usable(pool, member->value))
+			value_append_string(*ret_result, member->name);
+	}
+	return 0;
+}
+
+/* --- Rows --------------------------------------------------------------------------------------
+ */
+
+static const struct param create_params[] = {{"args", PARAM_STRUCT, "VM record"}};
+static const struct param self_params[] = {{"self", PARAM_STRING, "VM ref"}};
+static const struct param migrate_params[] = {
+	{"vm", PARAM_STRING, "VM ref"},
+	{"dest", PARAM_MAP, NULL},
+	{"live", PARAM_BOOL, NULL},
+	{"vdi_map", PARAM_MAP, "(VDI ref -> SR ref) map"},
+	{"vif_map", PARAM_MAP, "(VIF ref -> network ref) map"},
+	{"options", PARAM_MAP, NULL},
+	{"vgpu_map", PARAM_MAP, "(VGPU ref -> GPU_group ref) map"},
+	{"vdi_format_map", PARAM_MAP, "(VDI ref -> string) map"},
+};
+
+static const struct method rows[] = {
+	{
+		.name = "VM.create",
+		.handle = vm_create,
+		.flags = METHOD_ASYNC,
+		PARAMS(create_params),
+		.result = "VM ref",
+		.doc = "Makes a halted VM; name_label is needed, other fields have defaults.",
+	},
+	{
+		.name = "VM.destroy",
+		.handle = vm_destroy,
+		.flags = METHOD_ASYNC,
+		PARAMS(self_params),
+		.result = "void",
+		.doc = "Removes a halted VM with its VBDs and VIFs; its disks stay.",
+	},
+	{
+		.name = "VM.assert_can_migrate",
+		.handle = vm_assert_can_migrate,
+		.flags = METHOD_ASYNC | METHOD_TASK,
+		.params = migrate_params,
+		.n_params = 7,
+		.n_mandatory = 6,
+		.result = "void",
+		.doc = "Fails as VM.migrate_send would at its start; moves nothing.",
+	},
+	{
+		.name = "VM.migrate_send",
+		.handle = vm_migrate_send,
+		.flags = METHOD_ASYNC | METHOD_TASK,
+		PARAMS_OPTIONAL(migrate_params, 6),
+		.result = "VM ref",
+		.doc = "Moves the VM with its disks to where host.migrate_receive made the token.",
+	},
+	{
+		.name = "VM.update_allowed_operations",
+		.handle = vm_update_operations,
+		PARAMS(self_params),
+		.result = "void",
+		.doc = "Works allowed_operations out anew.",
+	},
+	{
+		.name = "VM.get_possible_hosts",
+		.handle = vm_get_possible_hosts,
+		PARAMS(self_params),
+		.result = "host ref set",
+		.doc = "The hosts that are live and enabled.",
+	},
+};
+
+const struct method_table vm_methods = {rows, ARRAY_SIZE(rows)};
