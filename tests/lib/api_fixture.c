@@ -218,7 +218,7 @@ static void set_password(struct api_fixture *fixture)
 
 static void start_api(struct api_fixture *fixture)
 {
-	const struct supervisor_params supervisor = {
+	fixture->supervisor_params = (struct supervisor_params){
 		.storage = &fixture->storage,
 		.state_dir = fixture->folder,
 		.run_dir = fixture->folder,
@@ -232,7 +232,7 @@ static void start_api(struct api_fixture *fixture)
 		.abandon_usec = 60 * USEC_PER_SEC,
 		.peer_timeout_usec = USEC_PER_SEC,
 	};
-	fixture->supervisor = supervisor_new(&supervisor);
+	fixture->supervisor = supervisor_new(&fixture->supervisor_params);
 	const struct api_params params = {
 		.storage = &fixture->storage,
 		.supervisor = fixture->supervisor,
@@ -246,6 +246,7 @@ static void start_api(struct api_fixture *fixture)
 
 static void stop_api(struct api_fixture *fixture)
 {
+	supervisor_close(fixture->supervisor);
 	fixture->api = api_free(fixture->api);
 	fixture->supervisor = supervisor_stop(fixture->supervisor);
 }

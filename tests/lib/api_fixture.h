@@ -18,6 +18,7 @@
 struct api_fixture {
 	char folder[64];
 	struct storage storage;
+	struct supervisor_params supervisor_params; /* the supervisor keeps a pointer to it */
 	struct supervisor *supervisor;
 	struct api *api;
 	char *pool_ref;

@@ -128,7 +128,9 @@ static struct value *sample(const struct class_field *field)
 	case FIELD_ENUM:
 		return value_new_string_n(field->of, strcspn(field->of, "|"));
 	case FIELD_SET_STRING:
-		return value_append_string(value_new_array(), "one");
+		return value_append(value_new_array(),
+			field->of ? value_new_string_n(field->of, strcspn(field->of, "|"))
+				  : value_new_string("one"));
 	case FIELD_MAP:
 		return value_set_string(value_new_struct(), "key", "value");
 	default:
