@@ -158,6 +158,11 @@ void lun_restart(struct lun *lun, const char *serial, bool thin)
 	export(lun, serial, thin);
 }
 
+void lun_set_read_only(struct lun *lun)
+{
+	must(lun, "--lld iscsi --mode logicalunit --op update --tid 1 --lun 1 --params readonly=1");
+}
+
 void lun_signal(struct lun *lun, int signal)
 {
 	kill(lun->pid, signal);

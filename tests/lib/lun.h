@@ -31,6 +31,8 @@ bool lun_is_available(void);
 void lun_start(struct lun *lun, uint64_t size_bytes, const char *serial, bool thin);
 /* Another tgtd on the same port, after the first was killed; the image stays. */
 void lun_restart(struct lun *lun, const char *serial, bool thin);
+/* From now on writes are refused (DATA PROTECT). */
+void lun_set_read_only(struct lun *lun);
 void lun_signal(struct lun *lun, int signal);
 /* SIGKILL and reap. */
 void lun_kill(struct lun *lun);
