@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The list of XenAPI classes and their fields, each named once. Tables, records, accessors, events,
- * system.listMethods and docs/api.md come from it. A new field is one line in classes.c. */
+ * system.listMethods and docs/api.md come from it. A new field is one line in fields_*.h. */
 #ifndef FERRY_SCHEMA_CLASSES_H
 #define FERRY_SCHEMA_CLASSES_H
 

@@ -57,12 +57,11 @@ static int encode_number(const struct class_field *field, const struct value *va
 {
 	bool is_int = value->type == VALUE_INT || value->type == VALUE_I4;
 
-	if (field->type == FIELD_INT && is_int)
+	if ((field->type == FIELD_INT && is_int) ||
+		(field->type == FIELD_DATETIME && value->type == VALUE_DATETIME))
 		*cell = (struct db_cell){.type = DB_INT, .integer = value->integer};
 	else if (field->type == FIELD_BOOL && value->type == VALUE_BOOL)
 		*cell = (struct db_cell){.type = DB_INT, .integer = value->boolean};
-	else if (field->type == FIELD_DATETIME && value->type == VALUE_DATETIME)
-		*cell = (struct db_cell){.type = DB_INT, .integer = value->integer};
 	else if (field->type == FIELD_FLOAT && is_int)
 		*cell = (struct db_cell){.type = DB_REAL, .real = (double)value->integer};
 	else if (field->type == FIELD_FLOAT && value->type == VALUE_DOUBLE)

@@ -7,8 +7,9 @@
  * sets, structs for maps. All calls may block on the disk and may come from any thread; each is one
  * transaction of its own unless it runs inside pool_db_transaction(). Negative results come with a
  * fault: HANDLE_INVALID [class, ref], UUID_INVALID [class, uuid], FIELD_TYPE_ERROR [field],
- * INVALID_VALUE [field, value], MAP_DUPLICATE_KEY [class, field, uuid, key], INTERNAL_ERROR [text].
- */
+ * INVALID_VALUE [field, value], MAP_DUPLICATE_KEY [class, field, uuid, key],
+ * DB_UNIQUENESS_CONSTRAINT_VIOLATION [class, "uuid", uuid], INTERNAL_ERROR [text] (an unknown class
+ * or field too). */
 #ifndef FERRY_SCHEMA_POOL_DB_H
 #define FERRY_SCHEMA_POOL_DB_H
 
@@ -27,15 +28,16 @@ struct pool_db;
 int pool_db_open(const char *path, struct pool_db **ret_db, struct fault *fault);
 struct pool_db *pool_db_close(struct pool_db *db);
 
-/* Runs fn in one transaction (IMMEDIATE; a nested call joins the outer one): committed when it
- * returns 0 or more, rolled back when negative. Durable (synchronous=FULL) when this returns. Holds
- * the database for its length: fn does no other I/O. Returns what fn returned. */
+/* Runs fn in one transaction (IMMEDIATE; a nested call joins the outer one, and when it fails
+ * undoes its own writes only): committed when it returns 0 or more, rolled back when negative.
+ * Durable (synchronous=FULL) when this returns. Holds the database for its length: fn does no other
+ * I/O. Returns what fn returned. */
 typedef int (*pool_db_fn)(struct pool_db *db, void *arg, struct fault *fault);
 int pool_db_transaction(struct pool_db *db, pool_db_fn fn, void *arg, struct fault *fault);
 
 /* Objects. `fields` is a struct of the fields to set (others get the default of the class list; a
  * missing "uuid" is generated). Derived fields (the other end of a relation, as SR.VDIs) cannot be
- * written. The caller frees *ret_ref. */
+ * written. fields and ret_ref may be NULL; the caller frees *ret_ref. */
 int object_create(struct pool_db *db, const char *class, const struct value *fields, char **ret_ref,
 	struct fault *fault);
 /* Refused with an INTERNAL_ERROR that names the other object while an owning relation (VBD.VM,
@@ -106,7 +108,8 @@ int pool_db_events(struct pool_db *db, uint64_t since, const struct event_filter
 /* Struct of lower-case class -> VALUE_I4 count of rows, for all classes. */
 int pool_db_counts(struct pool_db *db, struct value **ret_counts, struct fault *fault);
 /* Called after each commit that changed objects, outside any lock, from the thread that committed.
- * One listener; it must not block. */
+ * One listener; it must not block. A call that has begun may still run when it has been replaced.
+ */
 void pool_db_listen(struct pool_db *db, void (*changed)(void *arg, uint64_t generation), void *arg);
 
 /* Users and passwords (yescrypt hashes), not objects. */
