@@ -50,7 +50,8 @@ static void print_fields(const struct class *class, FILE *out)
 	for (size_t i = 0; i < class->n_fields; i++) {
 		const struct class_field *field = &class->fields[i];
 		char *type CLEANUP_FREE = accessors_field_type(class, field);
-		fprintf(out, "| %s | %s | %s | ", field->name, type, access_name(field->access));
+		fprintf(out, "| %s | %s | %s | ", field->name, type,
+			class->hidden ? "read" : access_name(field->access));
 		if (field->doc)
 			print_cell(field->doc, out);
 		if (field->type == FIELD_ENUM) {
