@@ -2,8 +2,8 @@
 #include "agent/api/accessors.h"
 
 #include "agent/api/context.h"
-#include "agent/api/vm_operations.h"
 #include "agent/api/where.h"
+#include "agent/vm/operations.h"
 #include "base/alloc.h"
 #include "base/uuid.h"
 

@@ -8,7 +8,6 @@
 #include "agent/api/jobs.h"
 #include "agent/api/sessions.h"
 #include "agent/api/tasks.h"
-#include "agent/api/vm_operations.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 
@@ -170,7 +169,6 @@ static int start_parts(struct api *api, const struct api_params *params, struct 
 		r = auth_new(&auth, &api->auth, fault);
 	if (r < 0)
 		return r;
-	vm_update_all_allowed_operations(api->pool);
 	r = -pthread_create(&api->housekeeper, NULL, housekeeper_main, api);
 	if (r < 0)
 		return fault_errno(fault, r, "Cannot start the housekeeping thread");

@@ -4,7 +4,6 @@
  * of their own, not on workers. */
 #include "agent/api/context.h"
 #include "agent/api/jobs.h"
-#include "agent/api/vm_operations.h"
 #include "base/alloc.h"
 
 #include <errno.h>
@@ -153,13 +152,8 @@ static int peer_digest(struct call *call, struct value *const *args, struct valu
 
 static int run_commit(struct peer_call *peer, struct value **ret_result, struct fault *fault)
 {
-	int r = supervisor_peer_commit(
+	return supervisor_peer_commit(
 		peer->api->supervisor, peer->session, peer->migration, ret_result, fault);
-
-	/* A VM has come: what it may be asked here is for this pool to say. */
-	if (r == 0)
-		vm_update_all_allowed_operations(peer->api->pool);
-	return r;
 }
 
 static int peer_commit(struct call *call, struct value *const *args, struct value **ret_result,

@@ -3,7 +3,7 @@
 #include "agent/api/context.h"
 #include "agent/api/device.h"
 #include "agent/api/record.h"
-#include "agent/api/vm_operations.h"
+#include "agent/vm/operations.h"
 #include "base/alloc.h"
 #include "base/uuid.h"
 

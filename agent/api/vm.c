@@ -2,7 +2,8 @@
 /* Class VM: making and removing VMs, and moving them to another pool. */
 #include "agent/api/context.h"
 #include "agent/api/record.h"
-#include "agent/api/vm_operations.h"
+#include "agent/vm/object.h"
+#include "agent/vm/operations.h"
 #include "base/alloc.h"
 #include "base/uuid.h"
 
@@ -82,17 +83,10 @@ struct vm_making {
 static int vm_make(struct pool_db *pool, void *arg, struct fault *fault)
 {
 	struct vm_making *making = arg;
-	struct value *figures CLEANUP_VALUE = value_new_struct();
-	char *metrics CLEANUP_FREE = NULL;
-	int r;
+	struct value *metrics CLEANUP_VALUE = value_new_struct();
 
-	value_set_int(figures, "VCPUs_number", value_find_int(making->fields, "VCPUs_max", 1));
-	r = object_create(pool, "VM_metrics", figures, &metrics, fault);
-	if (r < 0)
-		return r;
-	value_set_string(making->fields, "metrics", metrics);
-	r = object_create(pool, "VM", making->fields, &making->ref, fault);
-	return r < 0 ? r : vm_update_allowed_operations(pool, making->ref, fault);
+	value_set_int(metrics, "VCPUs_number", value_find_int(making->fields, "VCPUs_max", 1));
+	return vm_object_create(pool, making->fields, metrics, &making->ref, fault);
 }
 
 static int vm_create(struct call *call, struct value *const *args, struct value **ret_result,
@@ -124,47 +118,12 @@ static int vm_create(struct call *call, struct value *const *args, struct value 
 /* --- Removing ----------------------------------------------------------------------------------
  */
 
-static int destroy_where(
-	struct pool_db *pool, const char *class, const char *vm, struct fault *fault)
-{
-	struct value *refs CLEANUP_VALUE = NULL;
-	int r = object_find(pool, class, "VM", vm, &refs, fault);
-
-	for (size_t i = 0; r == 0 && i < refs->array.n_items; i++)
-		r = object_destroy(pool, class, refs->array.items[i]->string, fault);
-	return r;
-}
-
-/* The object that a field of the VM names, if any. */
-static int destroy_named(
-	struct pool_db *pool, const char *class, const char *ref, struct fault *fault)
-{
-	if (ref_is_null(ref) || !object_exists(pool, class, ref))
-		return 0;
-	return object_destroy(pool, class, ref, fault);
-}
-
 static int vm_unmake(struct pool_db *pool, void *arg, struct fault *fault)
 {
-	static const char *const parts[] = {"VBD", "VIF", "console"};
 	const char *vm = arg;
-	char *metrics CLEANUP_FREE = NULL;
-	char *guest CLEANUP_FREE = NULL;
 	int r = vm_check_operation(pool, vm, "destroy", fault);
 
-	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(parts); i++)
-		r = destroy_where(pool, parts[i], vm, fault);
-	if (r == 0)
-		r = object_get_string(pool, "VM", vm, "metrics", &metrics, fault);
-	if (r == 0)
-		r = object_get_string(pool, "VM", vm, "guest_metrics", &guest, fault);
-	if (r == 0)
-		r = object_destroy(pool, "VM", vm, fault);
-	if (r == 0)
-		r = destroy_named(pool, "VM_metrics", metrics, fault);
-	if (r == 0)
-		r = destroy_named(pool, "VM_guest_metrics", guest, fault);
-	return r;
+	return r < 0 ? r : vm_object_destroy(pool, vm, fault);
 }
 
 static int vm_destroy(struct call *call, struct value *const *args, struct value **ret_result,
@@ -239,8 +198,6 @@ static int vm_migrate_send(struct call *call, struct value *const *args, struct 
 		return r;
 	r = supervisor_migrate_send(
 		api->supervisor, &request, call_task(call), call_cancel(call), &vm_there, fault);
-	if (object_exists(api->pool, "VM", request.vm))
-		vm_update_allowed_operations(api->pool, request.vm, NULL);
 	if (r == 0)
 		*ret_result = value_new_string(vm_there);
 	return r;

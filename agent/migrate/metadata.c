@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/migrate/metadata.h"
 
+#include "agent/vm/object.h"
 #include "base/alloc.h"
 #include "base/parse.h"
 #include "base/uuid.h"
@@ -235,7 +236,6 @@ static int import_vm(struct pool_db *pool, const struct value *manifest, bool ne
 {
 	struct value *fields CLEANUP_VALUE = NULL;
 	struct value *metrics CLEANUP_VALUE = NULL;
-	char *metrics_ref CLEANUP_FREE = NULL;
 	const struct value *sent_metrics = value_find(manifest, "metrics");
 
 	int r = import_fields("VM", value_find(manifest, "vm"), &fields, fault);
@@ -246,13 +246,9 @@ static int import_vm(struct pool_db *pool, const struct value *manifest, bool ne
 	if (!metrics)
 		metrics = value_new_struct();
 	settle_uuid(pool, "VM_metrics", metrics, new_identity);
-	r = object_create(pool, "VM_metrics", metrics, &metrics_ref, fault);
-	if (r < 0)
-		return r;
 	if (new_identity)
 		value_unset(fields, "uuid");
-	value_set_string(fields, "metrics", metrics_ref);
-	return object_create(pool, "VM", fields, ret_vm, fault);
+	return vm_object_create(pool, fields, metrics, ret_vm, fault);
 }
 
 static int import_devices(struct pool_db *pool, const char *class, const struct value *devices,

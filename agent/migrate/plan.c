@@ -2,73 +2,17 @@
 #include "agent/migrate/plan.h"
 
 #include "agent/migrate/metadata.h"
+#include "agent/vm/operations.h"
 #include "base/alloc.h"
 #include "base/parse.h"
 #include "base/uuid.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #define OPERATION "migrate_send"
-
-static char *lower(const char *text)
-{
-	char *copy = xstrdup(text);
-
-	for (char *c = copy; *c; c++)
-		*c = (char)tolower((unsigned char)*c);
-	return copy;
-}
-
-static int check_power_state(const char *vm, const struct value *record, struct fault *fault)
-{
-	const char *state = value_find_string(record, "power_state", "");
-	char *actual CLEANUP_FREE = lower(state);
-
-	if (strcmp(state, "Halted") == 0)
-		return 0;
-	return fault_set(fault, -EBUSY, "VM_BAD_POWER_STATE", vm, "halted", actual, NULL);
-}
-
-static int check_idle(const char *vm, const struct value *record, struct fault *fault)
-{
-	const struct value *operations = value_find(record, "current_operations");
-
-	if (!operations || operations->type != VALUE_STRUCT || operations->record.n_members == 0)
-		return 0;
-	const struct value_member *first = &operations->record.members[0];
-	return fault_set(fault, -EBUSY, "OTHER_OPERATION_IN_PROGRESS", "VM", vm,
-		value_string(first->value, ""), first->name, NULL);
-}
-
-int plan_check_operation(const struct storage *storage, const char *vm, struct fault *fault)
-{
-	struct value *record CLEANUP_VALUE = NULL;
-
-	int r = object_get_record(storage->pool, "VM", vm, &record, fault);
-	if (r < 0)
-		return r;
-	const char *blocked =
-		value_find_string(value_find(record, "blocked_operations"), OPERATION, NULL);
-	if (blocked)
-		return fault_set(fault, -EPERM, "OPERATION_BLOCKED", vm, blocked, NULL);
-	r = check_power_state(vm, record, fault);
-	if (r == 0)
-		r = check_idle(vm, record, fault);
-	if (r < 0)
-		return r;
-	if (value_find_bool(record, "is_default_template", false))
-		return fault_set(fault, -EPERM, "VM_IS_TEMPLATE", vm, OPERATION, NULL);
-	if (value_find_bool(record, "is_a_snapshot", false))
-		return fault_set(fault, -EPERM, "VM_IS_SNAPSHOT", vm, OPERATION, NULL);
-	if (value_find_bool(record, "is_control_domain", false))
-		return fault_set(fault, -EPERM, "OPERATION_NOT_ALLOWED",
-			"a control domain belongs to its host and cannot be migrated", NULL);
-	return 0;
-}
 
 int plan_option_bool(const struct value *options, const char *name, bool fallback, bool *ret_value,
 	struct fault *fault)
@@ -201,17 +145,14 @@ static int collect_disks(const struct storage *storage, const struct migrate_req
 	return r;
 }
 
-static int check_vm(const struct storage *storage, const char *vm, bool copy, struct fault *fault)
+static int check_snapshots(const struct storage *storage, const char *vm, struct fault *fault)
 {
-	struct value *record CLEANUP_VALUE = NULL;
+	struct value *snapshots CLEANUP_VALUE = NULL;
 
-	int r = object_get_record(storage->pool, "VM", vm, &record, fault);
-	if (r == 0 && copy)
-		r = check_power_state(vm, record, fault);
+	int r = object_get_field(storage->pool, "VM", vm, "snapshots", &snapshots, fault);
 	if (r < 0)
 		return r;
-	const struct value *snapshots = value_find(record, "snapshots");
-	if (snapshots && snapshots->type == VALUE_ARRAY && snapshots->array.n_items)
+	if (snapshots->type == VALUE_ARRAY && snapshots->array.n_items)
 		return fault_set(fault, -EPERM, "OPERATION_NOT_ALLOWED",
 			"the VM has snapshots, which cannot be migrated; delete them first", NULL);
 	return 0;
@@ -229,7 +170,7 @@ int plan_make(const struct storage *storage, const struct migrate_request *reque
 	if (r == 0)
 		r = collect_disks(storage, request, refs, fault);
 	if (r == 0)
-		r = check_vm(storage, request->vm, *ret_copy, fault);
+		r = check_snapshots(storage, request->vm, fault);
 	for (size_t i = 0; r == 0 && i < refs->array.n_items; i++) {
 		const char *vdi = refs->array.items[i]->string;
 		struct value *disk = NULL;

@@ -12,9 +12,6 @@
  *   sr                             ref in the destination pool
  *   size, allocated, device, inode, mtime_sec, mtime_nsec   of the source's file when planned */
 
-/* Checks of contract section 2.6.1: may this VM be sent now? */
-int plan_check_operation(const struct storage *storage, const char *vm, struct fault *fault);
-
 /* Checks of section 2.6.2 that need no peer, and the plan: *ret_disks (array, see above) and
  * *ret_manifest: what Peer.prepare takes (metadata.h). copy: whether options ask for a copy. */
 int plan_make(const struct storage *storage, const struct migrate_request *request, bool *ret_copy,

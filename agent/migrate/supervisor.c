@@ -7,6 +7,7 @@
 #include "agent/migrate/report.h"
 #include "agent/migrate/sender.h"
 #include "agent/migrate/supervisor_internal.h"
+#include "agent/vm/operations.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -223,7 +224,7 @@ static int preflight(struct supervisor *supervisor, const struct migrate_request
 	struct value *manifest CLEANUP_VALUE = NULL;
 	struct value *result CLEANUP_VALUE = NULL;
 
-	int r = plan_check_operation(storage, request->vm, fault);
+	int r = vm_check_operation(storage->pool, request->vm, "migrate_send", fault);
 	if (r == 0)
 		r = peer_check_token(request->dest, fault);
 	if (r == 0)

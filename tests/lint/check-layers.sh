@@ -18,11 +18,12 @@ declare -A MAY=(
     [xmlrpc]="base xmlrpc"
     [agent/copy]="base schema target agent/copy"
     [agent/storage]="base schema target agent/storage"
-    [agent/migrate]="base schema target xmlrpc agent/copy agent/storage agent/migrate"
-    [agent/api]="base schema target xmlrpc agent/copy agent/storage agent/migrate agent/api"
-    [agent]="base schema target xmlrpc agent/copy agent/storage agent/migrate agent/api agent"
+    [agent/vm]="base schema agent/vm"
+    [agent/migrate]="base schema target xmlrpc agent/copy agent/storage agent/vm agent/migrate"
+    [agent/api]="base schema target xmlrpc agent/copy agent/storage agent/vm agent/migrate agent/api"
+    [agent]="base schema target xmlrpc agent/copy agent/storage agent/vm agent/migrate agent/api agent"
     [cli]="base xmlrpc cli"
-    [tests]="base schema target xmlrpc agent/copy agent/storage agent/migrate agent/api agent cli tests"
+    [tests]="base schema target xmlrpc agent/copy agent/storage agent/vm agent/migrate agent/api agent cli tests"
 )
 
 # Header of a foreign library (as a pattern) and the layers that wrap it.

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "agent/api/vm_operations.h"
+#include "agent/vm/operations.h"
 
 #include "base/alloc.h"
 #include "base/buf.h"
-#include "base/log.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -21,11 +20,20 @@ static const struct value *current_operations(const struct value *record)
 		       : NULL;
 }
 
-static bool may_migrate(const struct value *record)
+/* What the VM is, as opposed to the state that it is in, may forbid it. */
+static int check_kind(
+	const char *vm, const struct value *record, const char *operation, struct fault *fault)
 {
-	return !value_find_bool(record, "is_default_template", false) &&
-	       !value_find_bool(record, "is_a_snapshot", false) &&
-	       !value_find_bool(record, "is_control_domain", false);
+	if (strcmp(operation, "migrate_send") != 0)
+		return 0;
+	if (value_find_bool(record, "is_default_template", false))
+		return fault_set(fault, -EPERM, "VM_IS_TEMPLATE", vm, operation, NULL);
+	if (value_find_bool(record, "is_a_snapshot", false))
+		return fault_set(fault, -EPERM, "VM_IS_SNAPSHOT", vm, operation, NULL);
+	if (value_find_bool(record, "is_control_domain", false))
+		return fault_set(fault, -EPERM, "OPERATION_NOT_ALLOWED",
+			"a control domain belongs to its host and cannot be migrated", NULL);
+	return 0;
 }
 
 static struct value *allowed_operations_new(const struct value *record)
@@ -40,9 +48,8 @@ static struct value *allowed_operations_new(const struct value *record)
 		const char *operation = halted_operations[i];
 		if (value_find(blocked, operation))
 			continue;
-		if (strcmp(operation, "migrate_send") == 0 && !may_migrate(record))
-			continue;
-		value_append_string(allowed, operation);
+		if (check_kind("", record, operation, NULL) == 0)
+			value_append_string(allowed, operation);
 	}
 	return allowed;
 }
@@ -59,24 +66,6 @@ int vm_update_allowed_operations(struct pool_db *pool, const char *vm, struct fa
 	if (value_equal(allowed, value_find(record, "allowed_operations")))
 		return 0;
 	return object_set_field(pool, "VM", vm, "allowed_operations", allowed, fault);
-}
-
-void vm_update_all_allowed_operations(struct pool_db *pool)
-{
-	struct fault fault CLEANUP_FAULT = FAULT_INIT;
-	struct value *refs CLEANUP_VALUE = NULL;
-	int r = object_get_all(pool, "VM", &refs, &fault);
-
-	for (size_t i = 0; r == 0 && i < refs->array.n_items; i++) {
-		r = vm_update_allowed_operations(pool, refs->array.items[i]->string, &fault);
-		/* Destroyed since it was listed. */
-		if (fault_is(&fault, "HANDLE_INVALID"))
-			r = 0;
-	}
-	if (r < 0) {
-		char *text CLEANUP_FREE = fault_describe(&fault);
-		log_warn("vm-operations-not-updated", "error=\"%s\"", text);
-	}
 }
 
 static int check_idle(const char *vm, const struct value *record, struct fault *fault)
@@ -132,5 +121,31 @@ int vm_check_operation(
 		return fault_set(
 			fault, -EPERM, "OPERATION_BLOCKED", vm, value_string(blocked, ""), NULL);
 	r = check_halted(vm, record, fault);
-	return r < 0 ? r : check_idle(vm, record, fault);
+	if (r == 0)
+		r = check_idle(vm, record, fault);
+	return r < 0 ? r : check_kind(vm, record, operation, fault);
+}
+
+bool vm_has_operation(struct pool_db *pool, const char *vm, const char *key)
+{
+	struct value *operations CLEANUP_VALUE = NULL;
+
+	return object_get_field(pool, "VM", vm, "current_operations", &operations, NULL) == 0 &&
+	       value_find(operations, key);
+}
+
+int vm_ensure_operation(struct pool_db *pool, const char *vm, const char *key,
+	const char *operation, struct fault *fault)
+{
+	int r = object_map_set(pool, "VM", vm, "current_operations", key, operation, fault);
+
+	return r < 0 ? r : vm_update_allowed_operations(pool, vm, fault);
+}
+
+int vm_forget_operation(struct pool_db *pool, const char *vm, const char *key, struct fault *fault)
+{
+	if (!object_exists(pool, "VM", vm))
+		return 0;
+	int r = object_map_remove(pool, "VM", vm, "current_operations", key, fault);
+	return r < 0 ? r : vm_update_allowed_operations(pool, vm, fault);
 }

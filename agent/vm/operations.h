@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a VM may be asked to do now, and that it is being done. Each call may be part of a caller's
+ * transaction, and is to be where several of them must agree. */
+#ifndef FERRY_AGENT_VM_OPERATIONS_H
+#define FERRY_AGENT_VM_OPERATIONS_H
+
+#include "base/fault.h"
+#include "schema/pool_db.h"
+
+/* Writes VM.allowed_operations if it is not what follows from the VM's other fields. */
+int vm_update_allowed_operations(struct pool_db *pool, const char *vm, struct fault *fault);
+
+/* Whether the operation may begin, in contract 2.6.1's order: OPERATION_BLOCKED [vm, reason],
+ * VM_BAD_POWER_STATE [vm, expected, actual], OTHER_OPERATION_IN_PROGRESS [VM, vm, operations,
+ * tasks], VM_IS_TEMPLATE [vm, operation], VM_IS_SNAPSHOT [vm, operation], OPERATION_NOT_ALLOWED
+ * [text]. */
+int vm_check_operation(
+	struct pool_db *pool, const char *vm, const char *operation, struct fault *fault);
+/* Only that no operation runs on it: OTHER_OPERATION_IN_PROGRESS. */
+int vm_check_idle(struct pool_db *pool, const char *vm, struct fault *fault);
+
+/* Marks that the operation runs, under a key (a task's ref), and takes the mark away. Both are
+ * idempotent and keep allowed_operations true; forgetting the mark of a VM that is gone is fine. */
+int vm_ensure_operation(struct pool_db *pool, const char *vm, const char *key,
+	const char *operation, struct fault *fault);
+int vm_forget_operation(struct pool_db *pool, const char *vm, const char *key, struct fault *fault);
+/* Whether that mark is there. */
+bool vm_has_operation(struct pool_db *pool, const char *vm, const char *key);
+
+#endif
