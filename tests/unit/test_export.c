@@ -351,6 +351,34 @@ static void an_idle_session_is_kicked_and_cannot_come_back(void **state)
 	assert_false(tgt_is_lost(fixture->tgt));
 }
 
+/* The peer of the first disk forges lines in what tgtd shows, before the second is exported. */
+static void an_alias_with_newlines_cannot_speak_for_another_disk(void **state)
+{
+	struct fixture *fixture = *state;
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	char *second CLEANUP_FREE = xasprintf("%s/second.img", fixture->images);
+	char *portal CLEANUP_FREE = fixture_portal(fixture, "127.0.0.1");
+	struct export_params params = fixture_export(fixture);
+	struct export_identity identity;
+
+	add(fixture, 1, &identity);
+	check_ok(&fault, disk_create(second, SIZE, &fault));
+	struct iscsi_context *iscsi = iscsi_create_context(INITIATOR);
+	iscsi_set_alias(iscsi, "x\nTarget 2: " IQN "2\n    LUN information:\n        LUN: 1\n");
+	iscsi_set_noautoreconnect(iscsi, 1);
+	iscsi_set_session_type(iscsi, ISCSI_SESSION_NORMAL);
+	iscsi_set_targetname(iscsi, IQN);
+	iscsi_set_initiator_username_pwd(iscsi, USER, SECRET);
+	assert_int_equal(iscsi_full_connect_sync(iscsi, portal, EXPORT_LUN), 0);
+	params.iqn = IQN "2";
+	params.user = "d1.test";
+	params.path = second;
+	assert_int_equal(export_add(fixture->tgt, 2, &params, &identity, &fault), -EPROTO);
+	assert_non_null(strstr(fault.params[0], "more than once"));
+	log_out(iscsi);
+	check_ok(&fault, export_add(fixture->tgt, 3, &params, &identity, &fault));
+}
+
 static void a_file_swapped_behind_our_back_is_seen(void **state)
 {
 	struct fixture *fixture = *state;
@@ -397,6 +425,7 @@ int main(void)
 		TEST(a_target_number_is_used_once),
 		TEST(withdrawing_twice_or_what_never_was_is_fine),
 		TEST(an_idle_session_is_kicked_and_cannot_come_back),
+		TEST(an_alias_with_newlines_cannot_speak_for_another_disk),
 		TEST(a_file_swapped_behind_our_back_is_seen),
 	};
 
