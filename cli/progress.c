@@ -11,7 +11,7 @@
 #include <sys/ioctl.h>
 
 #define REDRAW_USEC (100 * USEC_PER_MSEC)
-#define BAR_COLUMNS 24
+#define BAR_COLUMNS 16
 
 static size_t terminal_columns(void)
 {
@@ -61,9 +61,9 @@ void progress_format(const struct value *task, size_t columns, struct buf *out)
 	struct buf line CLEANUP_BUF = BUF_INIT;
 
 	append_bar(fraction < 0 ? 0 : fraction > 1 ? 1 : fraction, &line);
-	append_figures(config, &line);
 	if (*state)
 		buf_printf(&line, "  %s", state);
+	append_figures(config, &line);
 	char *clean CLEANUP_FREE = output_clean(line.data);
 	buf_append(out, clean, MIN(strlen(clean), columns));
 }

@@ -171,9 +171,12 @@ int session_call(struct session *session, struct value **ret_result, struct faul
 {
 	struct value *params CLEANUP_VALUE = value_new_array();
 	struct value *result CLEANUP_VALUE = NULL;
+	struct fault local CLEANUP_FAULT = FAULT_INIT;
 	struct value *value;
 	va_list args;
 
+	if (!fault)
+		fault = &local;
 	value_append_string(params, session->ref);
 	va_start(args, method);
 	while ((value = va_arg(args, struct value *)))
