@@ -13,7 +13,8 @@
 #define MS  UINT64_C(1000)
 #define SEC (1000 * MS)
 #define DAY (86400 * SEC)
-#define MIB (UINT64_C(1) << 20)
+#define KIB UINT64_C(1024)
+#define MIB (1024 * KIB)
 
 /* One row per key. Text types point at a char *, LEVEL at an enum log_level, the rest at a
  * uint64_t; min and max bound the parsed value (bytes, microseconds, a count, a length). */
@@ -46,14 +47,14 @@ static const struct config_key keys[] = {
 		.max = 365 * DAY),
 	KEY("migration", "peer_timeout", DURATION, peer_timeout_usec, "1min", .min = 100 * MS,
 		.max = DAY),
-	KEY("migration", "bandwidth", SIZE, bandwidth_bytes_per_sec, "0", .min = 64 * 1024,
+	KEY("migration", "bandwidth", SIZE, bandwidth_bytes_per_sec, "0", .min = 64 * KIB,
 		.max = UINT64_C(1) << 40, .zero = "unlimited"),
 	KEY("copy", "sessions", COUNT, copy_sessions, "0", .min = 1, .max = 16,
 		.zero = "the built-in default"),
 	KEY("copy", "request_size", SIZE, copy_request_bytes, "0", .min = 4096, .max = 16 * MIB,
 		.step = 4096, .zero = "the built-in default"),
-	KEY("copy", "in_flight", SIZE, copy_in_flight_bytes, "0", .min = 64 * 1024,
-		.max = 256 * MIB, .zero = "the built-in default"),
+	KEY("copy", "in_flight", SIZE, copy_in_flight_bytes, "0", .min = 64 * KIB, .max = 256 * MIB,
+		.zero = "the built-in default"),
 	KEY("tgt", "program", PATH, tgtd, "/usr/sbin/tgtd", .max = 1024),
 	KEY("tgt", "threads", COUNT, tgtd_threads, "4", .min = 1, .max = 64),
 #undef KEY
