@@ -45,14 +45,13 @@ static int refuse(const struct config *config, int error, struct fault *fault)
 
 static int bound_port(int fd, uint16_t *ret_port)
 {
-	struct sockaddr_storage address;
+	/* Large enough for both families, which have the port at the same place. */
+	struct sockaddr_in6 address = {0};
 	socklen_t length = sizeof(address);
 
 	if (getsockname(fd, (struct sockaddr *)&address, &length) < 0)
 		return -errno;
-	*ret_port =
-		ntohs(address.ss_family == AF_INET ? ((struct sockaddr_in *)&address)->sin_port
-						   : ((struct sockaddr_in6 *)&address)->sin6_port);
+	*ret_port = ntohs(address.sin6_port);
 	return 0;
 }
 

@@ -73,7 +73,7 @@ static int read_twice(char **ret_password, struct fault *fault)
 
 	if (r == 0)
 		r = prompt_line("The same again: ", &second, fault);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	if (strcmp(first, second) != 0)
 		return fault_text(fault, -EINVAL, "the two passwords differ; nothing was changed");

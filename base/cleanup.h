@@ -10,13 +10,16 @@
 
 #define CLEANUP(function) __attribute__((cleanup(function)))
 
-/* Defines cleanup_<name>() for use with CLEANUP(): calls free_function(*p). */
+/* Defines cleanup_<name>() for use with CLEANUP(): calls free_function(*p).
+ * NOLINTBEGIN(bugprone-macro-parentheses): a type is not put in parentheses. */
 #define DEFINE_CLEANUP(type, free_function)                                                        \
 	static inline void cleanup_##free_function(type *p)                                        \
 	{                                                                                          \
 		if (*p)                                                                            \
 			free_function(*p);                                                         \
 	}
+
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 static inline void cleanup_free(void *p)
 {

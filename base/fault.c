@@ -32,7 +32,7 @@ static void fault_begin(struct fault *fault, const char *code)
 	fault->code = xstrdup(code);
 }
 
-int fault_set(struct fault *fault, int error, const char *code, ...)
+int(fault_set)(struct fault *fault, int error, const char *code, ...)
 {
 	const char *param;
 	va_list args;
@@ -51,7 +51,7 @@ int fault_set(struct fault *fault, int error, const char *code, ...)
 	return error;
 }
 
-int fault_errno(struct fault *fault, int error, const char *format, ...)
+int(fault_errno)(struct fault *fault, int error, const char *format, ...)
 {
 	va_list args;
 
@@ -66,7 +66,7 @@ int fault_errno(struct fault *fault, int error, const char *format, ...)
 	return fault_set(fault, error, "INTERNAL_ERROR", full, NULL);
 }
 
-int fault_text(struct fault *fault, int error, const char *format, ...)
+int(fault_text)(struct fault *fault, int error, const char *format, ...)
 {
 	va_list args;
 

@@ -37,6 +37,21 @@ int fault_errno(struct fault *fault, int error, const char *format, ...)
 int fault_text(struct fault *fault, int error, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
+#ifdef __clang_analyzer__
+/* The analyzer reads one file at a time; here it is told what every file relies on: that these
+ * return what they were given, and that this is negative. */
+static inline int fault_negative_(int error)
+{
+	return error < 0 ? error : -1;
+}
+#define fault_set(fault, error, ...)                                                               \
+	((void)(fault_set)(fault, error, __VA_ARGS__), fault_negative_(error))
+#define fault_errno(fault, error, ...)                                                             \
+	((void)(fault_errno)(fault, error, __VA_ARGS__), fault_negative_(error))
+#define fault_text(fault, error, ...)                                                              \
+	((void)(fault_text)(fault, error, __VA_ARGS__), fault_negative_(error))
+#endif
+
 /* Appends one parameter (copied). */
 void fault_add_param(struct fault *fault, const char *param);
 

@@ -16,7 +16,7 @@ static int set_failure(struct fault *fault, int error, enum sr_failure number, c
 	return fault_set(fault, error, code, "", text, "", NULL);
 }
 
-int sr_fault(struct fault *fault, int error, enum sr_failure number, const char *format, ...)
+int(sr_fault)(struct fault *fault, int error, enum sr_failure number, const char *format, ...)
 {
 	va_list args;
 

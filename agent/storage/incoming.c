@@ -35,8 +35,10 @@ static int check_space(const struct journal *journal, const struct image_entry *
 	uint64_t need = entry->need_bytes - MIN(entry->need_bytes, allocated_bytes);
 	int r = disk_space(dir, &size, &free_bytes, fault);
 
-	if (r < 0)
-		return sr_fault_from_disk(fault, r, SR_FAILURE_UNAVAILABLE);
+	if (r < 0) {
+		sr_fault_from_disk(fault, r, SR_FAILURE_UNAVAILABLE);
+		return r;
+	}
 	uint64_t promised = promised_bytes(journal, entry);
 	if (need <= free_bytes && promised <= free_bytes - need)
 		return 0;

@@ -28,6 +28,10 @@ enum sr_failure {
 /* SR_BACKEND_FAILURE_<number> ["", text, ""]. Returns error. */
 int sr_fault(struct fault *fault, int error, enum sr_failure number, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
+#ifdef __clang_analyzer__ /* as in base/fault.h */
+#define sr_fault(fault, error, ...)                                                                \
+	((void)(sr_fault)(fault, error, __VA_ARGS__), fault_negative_(error))
+#endif
 /* Makes that of what a call to target/disk.h left in *fault; its error decides first: a full disk
  * is 44, a size that the file system cannot hold 79. Returns error. */
 int sr_fault_from_disk(struct fault *fault, int error, enum sr_failure number);
