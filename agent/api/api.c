@@ -29,6 +29,7 @@ static const struct method_table *const tables[] = {
 	&pbd_methods,
 	&vdi_methods,
 	&vm_methods,
+	&vm_limits_methods,
 	&vbd_methods,
 	&vif_methods,
 	&network_methods,

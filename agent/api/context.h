@@ -63,6 +63,7 @@ extern const struct method_table sr_methods;
 extern const struct method_table pbd_methods;
 extern const struct method_table vdi_methods;
 extern const struct method_table vm_methods;
+extern const struct method_table vm_limits_methods;
 extern const struct method_table vbd_methods;
 extern const struct method_table vif_methods;
 extern const struct method_table network_methods;

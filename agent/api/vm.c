@@ -2,78 +2,17 @@
 /* Class VM: making and removing VMs, and moving them to another pool. */
 #include "agent/api/context.h"
 #include "agent/api/record.h"
+#include "agent/api/vm_limits.h"
 #include "agent/vm/object.h"
 #include "agent/vm/operations.h"
 #include "base/alloc.h"
 #include "base/uuid.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <string.h>
 
 /* --- Making ------------------------------------------------------------------------------------
  */
-
-static int out_of_range(const char *field, int64_t value, struct fault *fault)
-{
-	char *text CLEANUP_FREE = xasprintf("%" PRId64, value);
-
-	return fault_set(fault, -EINVAL, "INVALID_VALUE", field, text, NULL);
-}
-
-/* XenAPI: static_min <= dynamic_min <= dynamic_max <= static_max. */
-static int check_memory(const struct value *fields, struct fault *fault)
-{
-	static const char *const order[] = {"memory_static_min", "memory_dynamic_min",
-		"memory_dynamic_max", "memory_static_max"};
-	int64_t previous = 0;
-
-	for (size_t i = 0; i < ARRAY_SIZE(order); i++) {
-		int64_t bytes = value_find_int(fields, order[i], 0);
-		if (bytes < 0)
-			return out_of_range(order[i], bytes, fault);
-		if (bytes < previous)
-			return fault_set(fault, -EINVAL, "MEMORY_CONSTRAINT_VIOLATION_ORDER",
-				"Memory limits must satisfy: static_min <= dynamic_min <= "
-				"dynamic_max <= static_max",
-				NULL);
-		previous = bytes;
-	}
-	return 0;
-}
-
-static int check_vcpus(const struct value *fields, struct fault *fault)
-{
-	int64_t max = value_find_int(fields, "VCPUs_max", 1);
-	int64_t at_startup = value_find_int(fields, "VCPUs_at_startup", 1);
-
-	if (max < 1)
-		return out_of_range("VCPUs_max", max, fault);
-	if (at_startup < 1 || at_startup > max)
-		return out_of_range("VCPUs_at_startup", at_startup, fault);
-	return 0;
-}
-
-/* Limits that were left out follow from those that were given. */
-static void fill_limits(struct value *fields)
-{
-	static const char *const up[] = {"memory_dynamic_max", "memory_dynamic_min"};
-	int64_t bytes = value_find_int(fields, "memory_static_max", 0);
-
-	if (!value_find(fields, "memory_static_max")) {
-		bytes = value_find_int(fields, "memory_dynamic_max",
-			value_find_int(fields, "memory_dynamic_min", 0));
-		value_set_int(fields, "memory_static_max", bytes);
-	}
-	for (size_t i = 0; i < ARRAY_SIZE(up); i++) {
-		bytes = value_find_int(fields, up[i], bytes);
-		value_set_int(fields, up[i], bytes);
-	}
-	if (!value_find(fields, "VCPUs_max"))
-		value_set_int(fields, "VCPUs_max", value_find_int(fields, "VCPUs_at_startup", 1));
-	if (!value_find(fields, "VCPUs_at_startup"))
-		value_set_int(fields, "VCPUs_at_startup", value_find_int(fields, "VCPUs_max", 1));
-}
 
 struct vm_making {
 	struct value *fields;
@@ -101,10 +40,8 @@ static int vm_create(struct call *call, struct value *const *args, struct value 
 		r = record_require("VM", fields, "name_label", fault);
 	if (r < 0)
 		return r;
-	fill_limits(fields);
-	r = check_memory(fields, fault);
-	if (r == 0)
-		r = check_vcpus(fields, fault);
+	vm_limits_fill(fields);
+	r = vm_limits_check(fields, fault);
 	if (r < 0)
 		return r;
 	making.fields = fields;

@@ -151,6 +151,29 @@ static void a_vm_that_makes_no_sense_is_refused(void **state)
 	assert_int_equal(left->array.n_items, 0);
 }
 
+static void limits_stay_in_their_order(void **state)
+{
+	struct api_fixture *fixture = *state;
+	char *vm CLEANUP_FREE = api_make_vm(fixture, "limits");
+
+	value_free(api_call_ok(fixture, "VM.set_memory_limits",
+		params_new(fixture, vm, "1", "4", "2", "3", NULL)));
+	char *dynamic_max CLEANUP_FREE = get(fixture, "VM.get_memory_dynamic_max", vm);
+	assert_string_equal(dynamic_max, "3");
+	api_call_fails(fixture, "MEMORY_CONSTRAINT_VIOLATION_ORDER", "VM.set_memory_static_max",
+		params_new(fixture, vm, "2", NULL));
+	api_call_fails(fixture, "INVALID_VALUE", "VM.set_VCPUs_at_startup",
+		params_new(fixture, vm, "2", NULL));
+	value_free(api_call_ok(fixture, "VM.set_VCPUs_max", params_new(fixture, vm, "2", NULL)));
+	value_free(api_call_ok(
+		fixture, "VM.set_VCPUs_at_startup", params_new(fixture, vm, "2", NULL)));
+	api_call_fails(
+		fixture, "INVALID_VALUE", "VM.set_VCPUs_max", params_new(fixture, vm, "0", NULL));
+	mark_busy(fixture, vm);
+	api_call_fails(fixture, "OTHER_OPERATION_IN_PROGRESS", "VM.set_VCPUs_max",
+		params_new(fixture, vm, "3", NULL));
+}
+
 static void a_vm_in_use_is_not_destroyed(void **state)
 {
 	struct api_fixture *fixture = *state;
@@ -406,6 +429,7 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		TEST(a_vm_is_made_whole_and_goes_whole),
 		TEST(a_vm_that_makes_no_sense_is_refused),
+		TEST(limits_stay_in_their_order),
 		TEST(a_vm_in_use_is_not_destroyed),
 		TEST(possible_hosts_are_live_and_enabled),
 		TEST(macs_are_made_or_checked),
