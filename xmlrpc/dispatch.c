@@ -301,7 +301,7 @@ static int take_args(
 	int r = take_session(call, params, fault);
 	if (r < 0)
 		return r;
-	struct value **args = xcalloc(method->n_params, sizeof(*args));
+	struct value **args = xcalloc(method->n_params, sizeof(struct value *));
 	for (size_t i = n_session; r == 0 && i < n_received; i++) {
 		args[i - n_session] = take_content(params->array.items[i]);
 		r = param_convert(method, i - n_session, i + 1, &args[i - n_session], fault);

@@ -55,7 +55,7 @@ static int resolve(
 
 static int open_listener(const struct server_params *params, int *ret_fd, struct fault *fault)
 {
-	struct addrinfo *info = NULL;
+	struct addrinfo *info;
 	const int one = 1;
 	int r = resolve(params, &info, fault);
 
@@ -75,17 +75,19 @@ static int open_listener(const struct server_params *params, int *ret_fd, struct
 
 static uint16_t port_of(int fd)
 {
-	struct sockaddr_storage address = {0};
+	union {
+		struct sockaddr any;
+		struct sockaddr_in v4;
+		struct sockaddr_in6 v6;
+	} address = {0};
 	socklen_t length = sizeof(address);
 
-	if (getsockname(fd, (struct sockaddr *)&address, &length) < 0)
+	if (getsockname(fd, &address.any, &length) < 0)
 		return 0;
-	if (address.ss_family == AF_INET6)
-		return ntohs(((struct sockaddr_in6 *)&address)->sin6_port);
-	return ntohs(((struct sockaddr_in *)&address)->sin_port);
+	return ntohs(
+		address.any.sa_family == AF_INET6 ? address.v6.sin6_port : address.v4.sin_port);
 }
 
-/* listen_fd: the socket to serve, taken over; -1: one is bound. */
 static int start_http(struct server *server, const struct server_params *params, int listen_fd,
 	struct fault *fault)
 {
@@ -117,7 +119,8 @@ static int start_http(struct server *server, const struct server_params *params,
 			.keeper = server->keeper,
 		},
 		&server->http, fault);
-	explicit_bzero(key.data, key.length);
+	if (key.data)
+		explicit_bzero(key.data, key.length);
 	return r;
 }
 

@@ -80,7 +80,8 @@ static int key_load(const char *path, gnutls_x509_privkey_t key, struct fault *f
 		return r;
 	gnutls_datum_t datum = datum_of(&pem);
 	int code = gnutls_x509_privkey_import2(key, &datum, GNUTLS_X509_FMT_PEM, NULL, 0);
-	gnutls_memset(pem.data, 0, pem.length);
+	if (pem.data)
+		gnutls_memset(pem.data, 0, pem.length);
 	return code < 0 ? tls_fault(fault, code, "no private key in", path) : 0;
 }
 
