@@ -17,7 +17,7 @@ static const struct column columns[] = {
 	{"VM-UUID", "vm_uuid", COLUMN_TEXT, NULL},
 	{"TOTAL", "bytes_total", COLUMN_SIZE, NULL},
 	{"SENT", "bytes_sent", COLUMN_SIZE, NULL},
-	{"SECONDS-LEFT", "eta", COLUMN_INT, NULL},
+	{"TIME-LEFT", "eta", COLUMN_DURATION, NULL},
 	{"ERROR", "error_info", COLUMN_SET, NULL},
 	{"CANCELLED-BY", "cancelled_by", COLUMN_TEXT, NULL},
 	{"OTHER", "other_config", COLUMN_MAP, NULL},

@@ -58,6 +58,11 @@ static char *format_size(int64_t bytes, const char *suffix)
 	return xasprintf("%s%s", size, suffix);
 }
 
+static char *format_duration(int64_t seconds)
+{
+	return seconds < 0 ? xstrdup("-") : output_duration((uint64_t)seconds);
+}
+
 static char *format_time(const struct value *value)
 {
 	int64_t seconds = 0;
@@ -102,6 +107,9 @@ static int format_cell(struct context *context, const struct column *column,
 		return 0;
 	case COLUMN_TIME:
 		*ret_text = format_time(value);
+		return 0;
+	case COLUMN_DURATION:
+		*ret_text = format_duration(record_int(record, column->field, -1));
 		return 0;
 	case COLUMN_MAP:
 		*ret_text = format_map(value);

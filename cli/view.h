@@ -17,8 +17,9 @@ enum column_kind {
 	COLUMN_COUNT,   /* how many a set has */
 	COLUMN_PERCENT, /* of a float 0 to 1 */
 	COLUMN_TIME,
-	COLUMN_MAP, /* key=value, ... */
-	COLUMN_SET, /* a, b, ... */
+	COLUMN_DURATION, /* seconds; negative: unknown */
+	COLUMN_MAP,      /* key=value, ... */
+	COLUMN_SET,      /* a, b, ... */
 };
 
 struct column {

@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""All that a user does with the command line, from the first trust to the move there and back,
+against two real ferryd."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+
+from ferrytest import BIN, GIB, MIB, PASSWORD, Pool, digest, give
+
+SIZE = 64 * MIB
+
+
+class Cli(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.mkdtemp(prefix="ferry-cli.")
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.config = os.path.join(self.folder, "ferry.conf")
+        self.stack = contextlib.ExitStack()
+        self.addCleanup(self.stack.close)
+        self.pools = {}
+        for name in "AB":
+            self.pools[name] = self.stack.enter_context(Pool(name))
+            with open(os.open(self.config, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a",
+                      encoding="utf-8") as file:
+                file.write(f"[server {name}]\nurl = {self.pools[name].url}\nuser = root\n"
+                           f"password = {PASSWORD}\n")
+
+    def ferry(self, server, *args, code=0):
+        done = subprocess.run([os.path.join(BIN, "ferry"), "--config", self.config,
+                               *(["--server", server] if server else []), *args], check=False,
+                              capture_output=True, text=True, timeout=120,
+                              stdin=subprocess.DEVNULL, start_new_session=True)
+        self.assertEqual(done.returncode, code, (args, done.stdout, done.stderr))
+        return done.stderr if code else done.stdout
+
+    def json(self, server, *args):
+        return json.loads(self.ferry(server, "--json", *args))
+
+    def make_repository(self, name):
+        folder = self.pools[name].path("sr", "store")
+        os.mkdir(folder, 0o750)
+        give(folder)
+        self.ferry(name, "sr", "create", "store", folder)
+        return folder
+
+    def test_from_trust_to_the_move_there_and_back(self):
+        a, b = self.pools["A"], self.pools["B"]
+        self.assertIn("ferry trust A", self.ferry("A", "vm", "list", code=1))
+        for name, pool in self.pools.items():
+            self.ferry(None, "trust", name, "--fingerprint", pool.fingerprint())
+        folders = {name: self.make_repository(name) for name in "AB"}
+        self.ferry("A", "network", "create", "guests")
+        self.ferry("A", "vdi", "create", "system", "--sr", "store", "--size", str(SIZE))
+        self.ferry("A", "vdi", "create", "data", "--sr", "store", "--size", "20G")
+        self.ferry("A", "vdi", "resize", "data", "21G")
+        uuid = self.ferry("A", "vm", "create", "web", "--disk", "system", "--disk", "data",
+                          "--network", "guests").strip()
+        vm = a.vm_by_uuid(uuid)
+        a.vdi_write(a.disks_of(vm)[0], os.urandom(SIZE // 2))
+        before = [digest(a.vdi_path(vdi)) for vdi in a.disks_of(vm)]
+        self.assertEqual(self.json("A", "vdi", "show", "data")["virtual_size"], 21 * GIB)
+
+        move = ["vm", "migrate", "web", "--sr", "store"]
+        self.assertIn("no default SR", self.ferry("A", *move[:3], "--to", "B", code=1))
+        plan = self.json("A", *move, "--to", "B", "--dry-run")
+        self.assertEqual([disk["virtual"] for disk in plan["disks"]], [SIZE, 21 * GIB])
+        self.assertIsNotNone(a.vm_by_uuid(uuid), "a dry run moves nothing")
+        result = self.json("A", *move, "--to", "B")
+        self.assertEqual(result["vm"], uuid)
+        self.assertEqual([disk["sent"] for disk in result["disks"]], [SIZE // 2, 0])
+        shown = self.json("A", "migration", "show", result["migration"])
+        self.assertEqual((shown["state"], shown["bytes_sent"]), ("DONE", SIZE // 2))
+        self.assertEqual(self.json("A", "vm", "list"), [])
+        self.assertEqual(os.listdir(folders["A"]), [])
+        there = b.vm_by_uuid(uuid)
+        self.assertEqual([digest(b.vdi_path(vdi)) for vdi in b.disks_of(there)], before)
+
+        task = self.ferry("B", *move, "--to", "A", "--no-wait").strip()
+        self.assertIn("success", self.ferry("B", "task", "wait", task))
+        back = a.vm_by_uuid(uuid)
+        self.assertEqual([digest(a.vdi_path(vdi)) for vdi in a.disks_of(back)], before)
+        self.ferry("A", "vm", "destroy", "web", "--with-disks")
+        self.assertEqual(os.listdir(folders["A"]), [])
+        self.ferry("A", "sr", "destroy", "store")
+        self.ferry("B", "sr", "forget", "store")
+        for name in "AB":
+            self.assertEqual(self.json(name, "sr", "list"), [])
+
+    def test_what_the_daemon_refuses_is_told_in_words(self):
+        for name, pool in self.pools.items():
+            self.ferry(None, "trust", name, "--fingerprint", pool.fingerprint())
+        self.make_repository("A")
+        self.ferry("A", "vdi", "create", "disk", "--sr", "store", "--size", "1M")
+        self.assertRegex(self.ferry("A", "sr", "destroy", "store", code=1),
+                         re.compile(r"still holds disks \[SR_NOT_EMPTY\]\n.*sr forget", re.S))
+        error = self.ferry("A", "sr", "create", "x", "/nonexistent", code=1)
+        self.assertIn("/nonexistent", error)
+        error = self.ferry("A", "vdi", "create", "empty", "--sr", "store", "--size", "0", code=1)
+        self.assertIn("virtual_size", error)
+        self.ferry("A", "vm", "create", "web", "--disk", "disk")
+        # The destination has no such repository, and nothing has happened to the VM.
+        self.assertIn('no SR called "store"',
+                      self.ferry("A", "vm", "migrate", "web", "--to", "B", "--sr", "store", code=1))
+        self.assertEqual(len(self.json("A", "vm", "list")), 1)
+        self.assertIn("no migration", self.ferry(
+            "A", "migration", "cancel", "11111111-2222-4333-8444-555555555555", code=1))
+
+
+if __name__ == "__main__":
+    unittest.main()
