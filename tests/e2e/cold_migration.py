@@ -190,7 +190,9 @@ class ColdMigration(unittest.TestCase):
         moves = [self.move(vm) for vm in vms]
 
         def send(i):
-            results[i] = moves[i].send(self.a.session.other())
+            session = self.a.session.other()
+            results[i] = moves[i].send(session)
+            session.close()
         threads = [threading.Thread(target=send, args=(i,)) for i in range(3)]
         for thread in threads:
             thread.start()

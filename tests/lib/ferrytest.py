@@ -20,8 +20,8 @@ import time
 
 from xensession import Failure, Session
 
-BIN = os.environ.get("FERRY_BIN") or os.path.join(
-    os.path.dirname(os.path.abspath(__file__)), "..", "..", "build", "dev", "bin")
+BIN = os.path.abspath(os.environ.get("FERRY_BIN") or os.path.join(
+    os.path.dirname(__file__), "..", "..", "build", "dev", "bin"))
 PASSWORD = "correct horse battery"
 NULL = "OpaqueRef:NULL"
 MIB = 1 << 20
@@ -152,13 +152,22 @@ class Pool:
             os.mkdir(self.path(folder), 0o750)
             give(self.path(folder))
         self._write_config()
-        self._set_password()
+        try:
+            self._set_password()
+        except BaseException:
+            self.remove()
+            raise
 
     def path(self, *parts):
         return os.path.join(self.root, *parts)
 
     def __enter__(self):
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.show_log()
+            self.remove()
+            raise
 
     def __exit__(self, kind, value, trace):
         if kind is not None:
@@ -224,7 +233,6 @@ class Pool:
 
     def _try_login(self):
         if self.process.poll() is not None:
-            self.show_log()
             raise RuntimeError(f"ferryd of pool {self.name} ended: {self.process.returncode}")
         try:
             return Session(self.url, "root", PASSWORD)
@@ -235,6 +243,11 @@ class Pool:
                 return None
             raise
 
+    def _forget_session(self):
+        if self.session is not None:
+            self.session.close()
+            self.session = None
+
     def fingerprint(self):
         """SHA-256 of the certificate that it shows."""
         pem = ssl.get_server_certificate(("127.0.0.1", self.port))
@@ -244,6 +257,7 @@ class Pool:
         """SIGTERM: it must end well, soon, and leave no process behind."""
         if self.process is None:
             return
+        self._forget_session()
         self.process.send_signal(signal.SIGTERM)
         try:
             status = self.process.wait(15)
@@ -259,6 +273,7 @@ class Pool:
 
     def kill(self):
         """kill -9: its children must follow it."""
+        self._forget_session()
         self.process.kill()
         self.process.wait()
         self.process = None

@@ -72,8 +72,8 @@ class Session:
     def __getattr__(self, name):
         return Call(self, name)
 
-    def logout(self):
-        self.call("session.logout")
+    def close(self):
+        """Drops the connection; the session stays."""
         self._server("close")()
 
 
