@@ -75,7 +75,7 @@ static int get_all_where(struct call *call, struct value *const *args, struct va
 	struct value *records CLEANUP_VALUE = NULL;
 	int r = get_all_records_where(call, args, &records, fault);
 
-	if (r < 0)
+	if (!records)
 		return r;
 	*ret_result = value_new_array();
 	for (size_t i = 0; i < records->record.n_members; i++)

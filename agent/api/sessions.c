@@ -199,10 +199,12 @@ void sessions_expire(struct sessions *sessions)
 
 int sessions_logout(struct sessions *sessions, const char *ref, struct fault *fault)
 {
+	struct session *session;
+
 	pthread_mutex_lock(&sessions->lock);
-	struct session *session CLEANUP(cleanup_session_free) =
-		session_take(session_slot(sessions, ref));
+	session = session_take(session_slot(sessions, ref));
 	pthread_mutex_unlock(&sessions->lock);
+	session_free(session);
 	return session_end(sessions, ref, fault);
 }
 

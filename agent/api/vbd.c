@@ -155,7 +155,7 @@ static int vbd_move(struct pool_db *pool, void *arg, struct fault *fault)
 
 	if (r == 0)
 		r = object_get_string(pool, "VBD", move->vbd, "userdevice", &now, fault);
-	if (r < 0 || strcmp(now, move->wanted) == 0)
+	if (!now || strcmp(now, move->wanted) == 0)
 		return r;
 	r = vm_check_idle(pool, vm, fault);
 	if (r == 0)

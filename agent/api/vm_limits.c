@@ -136,19 +136,17 @@ static const struct param limits_params[] = {
 	{"dynamic_max", PARAM_INT, NULL},
 };
 
-#define LIMIT_ROW(method, fields, sentence)                                                        \
-	{                                                                                          \
-		.name = method, .handle = set_limits, PARAMS(value_params), .result = "void",      \
-		.doc = sentence, .data = fields                                                    \
-	}
+/* What the rows of single limits share. */
+#define LIMIT_SETTER                                                                               \
+	.handle = set_limits, PARAMS(value_params), .result = "void", .doc = "Sets the limit."
 
 static const struct method rows[] = {
-	LIMIT_ROW("VM.set_memory_static_max", memory_static_max, "Sets the limit, in bytes."),
-	LIMIT_ROW("VM.set_memory_static_min", memory_static_min, "Sets the limit, in bytes."),
-	LIMIT_ROW("VM.set_memory_dynamic_max", memory_dynamic_max, "Sets the limit, in bytes."),
-	LIMIT_ROW("VM.set_memory_dynamic_min", memory_dynamic_min, "Sets the limit, in bytes."),
-	LIMIT_ROW("VM.set_VCPUs_max", vcpus_max, "Sets the most CPUs that it may have."),
-	LIMIT_ROW("VM.set_VCPUs_at_startup", vcpus_at_startup, "Sets the CPUs it starts with."),
+	{.name = "VM.set_memory_static_max", LIMIT_SETTER, .data = memory_static_max},
+	{.name = "VM.set_memory_static_min", LIMIT_SETTER, .data = memory_static_min},
+	{.name = "VM.set_memory_dynamic_max", LIMIT_SETTER, .data = memory_dynamic_max},
+	{.name = "VM.set_memory_dynamic_min", LIMIT_SETTER, .data = memory_dynamic_min},
+	{.name = "VM.set_VCPUs_max", LIMIT_SETTER, .data = vcpus_max},
+	{.name = "VM.set_VCPUs_at_startup", LIMIT_SETTER, .data = vcpus_at_startup},
 	{
 		.name = "VM.set_memory_limits",
 		.handle = set_limits,
