@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/contract/endpoint_contract.h"
 
+#include "agent/copy/zero.h"
 #include "base/clock.h"
 #include "tests/lib/lun.h"
 
@@ -48,6 +49,71 @@ static int try_open(const struct endpoint_spec *spec, const char *expected_text)
 	if (r < 0 && expected_text && !strstr(fault.params[0], expected_text))
 		fail_msg("\"%s\" does not say \"%s\"", fault.params[0], expected_text);
 	return r;
+}
+
+/* Has to be the first session of the process. */
+static void the_librarys_environment_is_cleared(void **state)
+{
+	struct sigaction action;
+
+	(void)state;
+	setenv("LIBISCSI_CHAP_USERNAME", "stranger", 1);
+	setenv("LIBISCSI_CHAP_PASSWORD", "fedcba9876543210", 1);
+	assert_int_equal(try_open(&contract.spec, NULL), 0);
+	assert_null(getenv("LIBISCSI_CHAP_USERNAME"));
+	assert_null(getenv("LIBISCSI_CHAP_PASSWORD"));
+	assert_int_equal(sigaction(SIGPIPE, NULL, &action), 0);
+	assert_true(action.sa_handler == SIG_IGN);
+}
+
+static void a_redirect_is_refused(void **state)
+{
+	(void)state;
+	lun_set_redirect(&lun, "127.0.0.2", 3260);
+	assert_int_equal(try_open(&contract.spec, "redirect"), -EACCES);
+}
+
+static void an_idle_session_answers_pings(void **state)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	struct endpoint *endpoint CLEANUP_ENDPOINT = NULL;
+	char data[512] = {1};
+
+	(void)state;
+	check_ok(&fault, endpoint_open(&contract.spec, NULL, &endpoint, &fault));
+	uint64_t until = clock_deadline(4500 * USEC_PER_MSEC);
+	assert_int_equal(endpoint_wait(endpoint, -1, until, NULL), -ETIMEDOUT);
+	struct counted write = counted_new(ENDPOINT_WRITE, 0, 512, data);
+	assert_int_equal(counted_run(endpoint, &write), 0);
+}
+
+/* tgtd keeps the length of an UNMAP in 32 bits. */
+static void zeroing_more_than_four_gib_reaches_the_end(void **state)
+{
+	static const uint64_t places[] = {
+		0, UINT64_C(1) << 30, UINT64_C(4) << 30, (UINT64_C(5) << 30) - 512};
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	struct endpoint *endpoint CLEANUP_ENDPOINT = NULL;
+	uint64_t size = UINT64_C(5) << 30;
+	char data[512];
+
+	(void)state;
+	lun_stop(&lun);
+	lun_start(&lun, size, "m1-0-1", true);
+	struct endpoint_spec spec = lun_spec(&lun, "m1-0-1");
+	check_ok(&fault, endpoint_open(&spec, NULL, &endpoint, &fault));
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+		contract_fill(data, 512, (unsigned)i);
+		struct counted write = counted_new(ENDPOINT_WRITE, places[i], 512, data);
+		assert_int_equal(counted_run(endpoint, &write), 0);
+	}
+	struct counted zero = counted_new(ENDPOINT_ZERO, 0, size, NULL);
+	assert_int_equal(counted_run(endpoint, &zero), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+		struct extent place = {places[i], 512};
+		check_ok(&fault, endpoint_read(endpoint, place, data, NULL, &fault));
+		assert_true(zero_is_all(data, 512));
+	}
 }
 
 static void a_lun_that_is_not_the_expected_one_is_stale(void **state)
@@ -226,9 +292,13 @@ static void a_target_lost_while_idle_is_noticed(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		OWN_TEST(the_librarys_environment_is_cleared),
 		CONTRACT_TESTS,
 		cmocka_unit_test_setup_teardown(
 			contract_what_was_zeroed_reads_as_zeros, setup_thick, teardown),
+		OWN_TEST(a_redirect_is_refused),
+		OWN_TEST(an_idle_session_answers_pings),
+		OWN_TEST(zeroing_more_than_four_gib_reaches_the_end),
 		OWN_TEST(a_lun_that_is_not_the_expected_one_is_stale),
 		OWN_TEST(a_remade_lun_is_stale),
 		OWN_TEST(a_refused_login_says_so),

@@ -76,7 +76,8 @@ must(const struct lun *lun, const char *format, ...)
 static pid_t spawn(const struct lun *lun, uint16_t port)
 {
 	char *socket_env CLEANUP_FREE = xasprintf("TGT_IPC_SOCKET=%s/s", lun->dir);
-	char *portal CLEANUP_FREE = xasprintf("portal=127.0.0.1:%u", (unsigned)port);
+	char *portal CLEANUP_FREE =
+		xasprintf("portal=127.0.0.1:%u,nop_interval=1,nop_count=2", (unsigned)port);
 	char *argv[] = {TGTD, "-f", "-C", "0", "-t", "4", "--iscsi", portal, NULL};
 	char *env[] = {socket_env, TUNABLES, NULL};
 	pid_t pid = fork();
@@ -156,6 +157,15 @@ void lun_restart(struct lun *lun, const char *serial, bool thin)
 	if (portal_port(lun) != lun->port)
 		give_up("tgtd does not listen on its former port");
 	export(lun, serial, thin);
+}
+
+void lun_set_redirect(struct lun *lun, const char *address, unsigned port)
+{
+	static const char update[] = "--lld iscsi --mode target --op update --tid 1";
+
+	must(lun, "%s --name RedirectAddress --value %s", update, address);
+	must(lun, "%s --name RedirectPort --value %u", update, port);
+	must(lun, "%s --name RedirectReason --value Temporary", update);
 }
 
 void lun_set_read_only(struct lun *lun)

@@ -26,11 +26,13 @@ struct lun {
 /* Whether tgtd and tgtadm are installed; tests skip without. */
 bool lun_is_available(void);
 
-/* Starts tgtd and exports a sparse file of size_bytes; thin: UNMAP works. Ends the test process
- * with a message when it cannot. */
+/* Starts tgtd and exports a sparse file of size_bytes; thin: UNMAP works. Who does not answer its
+ * pings is dropped after 3 s. Ends the test process with a message when it cannot. */
 void lun_start(struct lun *lun, uint64_t size_bytes, const char *serial, bool thin);
 /* Another tgtd on the same port, after the first was killed; the image stays. */
 void lun_restart(struct lun *lun, const char *serial, bool thin);
+/* From now on logins are told to go to that address instead. */
+void lun_set_redirect(struct lun *lun, const char *address, unsigned port);
 /* From now on writes are refused (DATA PROTECT). */
 void lun_set_read_only(struct lun *lun);
 void lun_signal(struct lun *lun, int signal);
