@@ -93,12 +93,12 @@ void fault_move(struct fault *fault, struct fault *src)
 
 void fault_copy(struct fault *fault, const struct fault *src)
 {
-	if (!fault || fault == src)
-		return;
-	fault_clear(fault);
-	fault->code = xstrdup(src->code);
+	/* Copied before anything is dropped: the two may be the same. */
+	struct fault copy = {.code = xstrdup(src->code)};
+
 	for (size_t i = 0; i < src->n_params; i++)
-		fault_add_param(fault, src->params[i]);
+		fault_add_param(&copy, src->params[i]);
+	fault_move(fault, &copy);
 }
 
 bool fault_is(const struct fault *fault, const char *code)

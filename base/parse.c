@@ -47,7 +47,7 @@ int parse_uint64(const char *s, uint64_t *ret_value)
 int parse_int64(const char *s, int64_t *ret_value)
 {
 	bool negative = *s == '-';
-	uint64_t magnitude;
+	uint64_t magnitude = 0;
 	int r = parse_uint64(s + negative, &magnitude);
 
 	if (r < 0)
@@ -60,7 +60,7 @@ int parse_int64(const char *s, int64_t *ret_value)
 
 int parse_range(const char *s, uint64_t min, uint64_t max, uint64_t *ret_value)
 {
-	uint64_t value;
+	uint64_t value = 0;
 	int r = parse_uint64(s, &value);
 
 	if (r < 0)

@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 
 #define SYSTEM_FILE "/etc/ferry/ferry.conf"
-#define MAX_BYTES   (256 * 1024)
+#define MAX_BYTES   ((size_t)256 * 1024)
 
 struct config *config_free(struct config *config)
 {

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define MAX_BYTES (256 * 1024)
+#define MAX_BYTES ((size_t)256 * 1024)
 
 static bool is_section(const char *line, size_t length, const char *name)
 {

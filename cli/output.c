@@ -95,6 +95,8 @@ void table_write(const struct table *table, struct buf *out)
 	size_t *widths CLEANUP_FREE = xcalloc(table->n_columns, sizeof(*widths));
 	size_t n = table->n_columns;
 
+	if (n == 0)
+		return;
 	for (size_t i = 0; i < n; i++)
 		widths[i] = width_of(table->columns[i].title);
 	for (size_t i = 0; i < table->n_cells; i++)

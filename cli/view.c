@@ -12,7 +12,7 @@
 static int format_name(struct context *context, const struct column *column, const char *ref,
 	char **ret_text, struct fault *fault)
 {
-	const struct value *records;
+	const struct value *records = NULL;
 
 	if (ref_is_null(ref)) {
 		*ret_text = xstrdup("-");
@@ -160,11 +160,12 @@ int view_list(struct context *context, const struct view *view, struct fault *fa
 {
 	struct table *table CLEANUP_TABLE = make_table(view);
 	struct value *json CLEANUP_VALUE = value_new_array();
-	const struct value *records;
+	const struct value *records = NULL;
 	int r = context_session(context, fault);
 
-	if (r == 0)
-		r = session_records(context->session, view->class, &records, fault);
+	if (r < 0)
+		return r;
+	r = session_records(context->session, view->class, &records, fault);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < records->record.n_members; i++) {
@@ -218,7 +219,7 @@ int view_write_some(struct context *context, const struct view *view, const char
 	const struct value *refs, struct fault *fault)
 {
 	struct table *table CLEANUP_TABLE = make_table(view);
-	const struct value *records;
+	const struct value *records = NULL;
 
 	if (!refs || refs->type != VALUE_ARRAY || refs->array.n_items == 0)
 		return 0;

@@ -141,7 +141,8 @@ static int vm_create(struct context *context, struct fault *fault)
 	struct value *networks CLEANUP_VALUE = value_new_array();
 	struct value *ref CLEANUP_VALUE = NULL;
 	const char *vcpus_text = args_value(args, "vcpus", "1");
-	uint64_t memory, vcpus;
+	uint64_t memory = 0;
+	uint64_t vcpus = 1;
 	int r = args_size(args, "memory", UINT64_C(256) << 20, &memory, fault);
 
 	if (r == 0 && parse_range(vcpus_text, 1, 512, &vcpus) < 0)
