@@ -43,7 +43,7 @@ struct copy_params {
 
 /* What 0 stands for in copy_params; measured, see docs/performance.md. */
 #define COPY_DEFAULT_SESSIONS  2
-#define COPY_DEFAULT_REQUEST   ((size_t)512 << 10)
+#define COPY_DEFAULT_REQUEST   ((size_t)256 << 10)
 #define COPY_DEFAULT_IN_FLIGHT ((size_t)4 << 20)
 #define COPY_MAX_SESSIONS      16
 

@@ -21,13 +21,17 @@
 #define LOGOUT_TIMEOUT  (300 * USEC_PER_MSEC)
 #define MAX_RETRIES     8
 /* tgtd keeps the length of an UNMAP in 32 bits: 4 GiB and more wrap, and it says GOOD. */
-#define MAX_UNMAP   (UINT64_C(1) << 30)
-#define ZEROS_BYTES ((size_t)256 << 10)
+#define MAX_UNMAP (UINT64_C(1) << 30)
+/* What goes along with the command (FirstBurstLength and MaxRecvDataSegmentLength of our exports).
+ * More would follow in Data-Out PDUs; and when a ping of the target is answered while some of them
+ * are queued, libiscsi 1.19 gives the answer the first one's old CmdSN, then finds it too old and
+ * drops the session. */
+#define MAX_WRITE   ((size_t)256 << 10)
+#define ZEROS_BYTES MAX_WRITE
 
-#define ASCQ_WRITE_PROTECTED 0x2700
 #define ASCQ_SPACE_EXHAUSTED 0x2707
 
-/* A request on its way. ZERO and DISCARD go in pieces, one after the other. */
+/* A request on its way. What is too long for one command goes in pieces, one after the other. */
 struct iscsi_op {
 	struct iscsi_op *next, *previous;
 	struct endpoint_iscsi *endpoint;
@@ -117,7 +121,10 @@ static int op_queue(struct iscsi_op *op)
 	int block = (int)session->block_bytes;
 	uint64_t lba = op->piece.offset / session->block_bytes;
 
-	op->iov = (struct scsi_iovec){op->request->data, op->piece.length};
+	uint64_t done = op->piece.offset - op->request->extent.offset;
+	unsigned char *data = op->request->data ? (unsigned char *)op->request->data + done : NULL;
+
+	op->iov = (struct scsi_iovec){data, op->piece.length};
 	switch (op->request->op) {
 	case ENDPOINT_READ:
 		op->task = iscsi_read16_iov_task(session->context, ISCSI_LUN, lba,
@@ -147,10 +154,12 @@ static int op_queue(struct iscsi_op *op)
 static bool op_next_piece(struct iscsi_op *op, uint64_t done)
 {
 	struct extent whole = op->request->extent;
-	uint64_t most = whole.length;
+	uint64_t most = MAX_WRITE;
 
 	if (op->request->op == ENDPOINT_FLUSH)
 		return false;
+	if (op->request->op == ENDPOINT_WRITE)
+		most = MAX_WRITE;
 	if (op->request->op == ENDPOINT_ZERO || op->request->op == ENDPOINT_DISCARD)
 		most = op->endpoint->session.unmap_zeroes ? MAX_UNMAP : ZEROS_BYTES;
 	op->piece.offset = whole.offset + done;
@@ -205,15 +214,13 @@ static void op_done(
 	struct iscsi_op *op = private_data;
 	struct endpoint_iscsi *iscsi = op->endpoint;
 
-	(void)context;
 	(void)command_data;
 	if (iscsi->session.dead)
 		return; /* The burial ends all. */
 	if (status == SCSI_STATUS_CANCELLED || status == SCSI_STATUS_ERROR ||
 		status == SCSI_STATUS_TIMEOUT) {
-		iscsi_session_die(&iscsi->session, -ECONNRESET,
-			"session with %s lost: the target closed the connection",
-			iscsi->session.name);
+		iscsi_session_die(&iscsi->session, -ECONNRESET, "session with %s lost: %s",
+			iscsi->session.name, iscsi_get_error(context));
 		return;
 	}
 	bool again = is_transient(op->task, status) && op->n_retries++ < MAX_RETRIES;

@@ -87,6 +87,36 @@ static void an_idle_session_answers_pings(void **state)
 	assert_int_equal(counted_run(endpoint, &write), 0);
 }
 
+/* libiscsi 1.19 drops a session when a ping is answered while Data-Out PDUs are queued. */
+static void pings_while_writing_do_not_end_the_session(void **state)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	struct endpoint *endpoint CLEANUP_ENDPOINT = NULL;
+	void *data CLEANUP_FREE = calloc(1, ENDPOINT_MAX_BYTES);
+	struct counted many[64] = {
+		0}; /* far more than the sockets take: the queue is never empty */
+	uint64_t until = clock_deadline(3 * USEC_PER_SEC);
+
+	(void)state;
+	lun_stop(&lun);
+	lun_start(&lun, ARRAY_SIZE(many) * ENDPOINT_MAX_BYTES, "m1-0-1", true);
+	struct endpoint_spec spec = lun_spec(&lun, "m1-0-1");
+	check_ok(&fault, endpoint_open(&spec, NULL, &endpoint, &fault));
+	for (size_t i = 0; i < ARRAY_SIZE(many); i++)
+		many[i].n_ended = 1;
+	while (clock_now_usec() < until) {
+		for (size_t i = 0; i < ARRAY_SIZE(many); i++) {
+			if (!many[i].n_ended)
+				continue;
+			assert_int_equal(many[i].error, 0);
+			many[i] = counted_new(
+				ENDPOINT_WRITE, i * ENDPOINT_MAX_BYTES, ENDPOINT_MAX_BYTES, data);
+			assert_int_equal(counted_submit(endpoint, &many[i]), 0);
+		}
+		assert_int_equal(endpoint_service(endpoint, USEC_FOREVER, NULL), 0);
+	}
+}
+
 /* tgtd keeps the length of an UNMAP in 32 bits. */
 static void zeroing_more_than_four_gib_reaches_the_end(void **state)
 {
@@ -298,6 +328,7 @@ int main(void)
 			contract_what_was_zeroed_reads_as_zeros, setup_thick, teardown),
 		OWN_TEST(a_redirect_is_refused),
 		OWN_TEST(an_idle_session_answers_pings),
+		OWN_TEST(pings_while_writing_do_not_end_the_session),
 		OWN_TEST(zeroing_more_than_four_gib_reaches_the_end),
 		OWN_TEST(a_lun_that_is_not_the_expected_one_is_stale),
 		OWN_TEST(a_remade_lun_is_stale),
