@@ -8,6 +8,7 @@ Everything a user would do goes through `ferry`; the API is asked only to compar
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -60,9 +61,6 @@ class Ferry:
         return subprocess.run([os.path.join(BIN, "ferry"), "--config", self.config, *args],
                               check=True, text=True, **kwargs)
 
-    def json(self, *args):
-        return json.loads(self.run(*args, "--json", stdout=subprocess.PIPE).stdout)
-
 
 def gather(folder):
     """Real files of this machine, up to CONTENT bytes: what a guest's system disk is made of."""
@@ -108,9 +106,9 @@ def make_vm(ferry, a, repository):
     total = make_system_image(os.path.join(repository, "system.img"))
     make_data_image(os.path.join(repository, "data.img"))
     ferry.run("sr", "scan", "local", "--server", "A", stdout=subprocess.DEVNULL)
-    vdis = {record["location"]: ref for ref, record in a.session.VDI.get_all_records().items()}
-    vm = a.vm_create("web server", [vdis["system.img"], vdis["data.img"]],
-                     [a.network_create("guests")])
+    made = ferry.run("vm", "create", "web server", "--disk", "system.img", "--disk", "data.img",
+                     "--network", "guests", "--server", "A", stdout=subprocess.PIPE)
+    vm = a.session.VM.get_by_uuid(made.stdout.strip())
     say(f"VM \"web server\" in pool A: an ext4 disk of {SYSTEM_SIZE // MIB} MiB with {total // MIB} MiB "
         f"of this machine's files, a sparse disk of {DATA_SIZE // GIB} GiB with "
         f"{DATA_WRITTEN // MIB} MiB written, one network card")
@@ -174,7 +172,7 @@ def demo(a, b, folder):
         give(repositories[name])
         ferry.run("sr", "create", "local", repositories[name], "--server", name,
                   stdout=subprocess.DEVNULL)
-    b.network_create("guests")
+        ferry.run("network", "create", "guests", "--server", name, stdout=subprocess.DEVNULL)
     vm = make_vm(ferry, a, repositories["A"])
     before = vm_state(a, vm)
     files = [a.vdi_path(vdi) for vdi in a.disks_of(vm)]
@@ -182,7 +180,7 @@ def demo(a, b, folder):
               "allocated": allocated(file)} for file in files]
     command = ["vm", "migrate", "web server", "--server", "A", "--to", "B", "--sr", "local",
                "--network", "guests"]
-    say(f"$ ferry {' '.join(command)}")
+    say(f"$ ferry {shlex.join(command)}")
     begun = time.monotonic()
     ferry.run(*command)
     seconds = time.monotonic() - begun
@@ -256,6 +254,9 @@ def main(args):
             pool.show_log()
         say(f"demo: FAILED: {error}")
         return 1
+    except KeyboardInterrupt:
+        say("demo: interrupted")
+        return 130
     finally:
         if not kept:
             with contextlib.ExitStack() as cleanup:
