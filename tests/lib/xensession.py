@@ -72,6 +72,10 @@ class Session:
     def __getattr__(self, name):
         return Call(self, name)
 
+    def logout(self):
+        self.call("session.logout")
+        self.close()
+
     def close(self):
         """Drops the connection; the session stays."""
         self._server("close")()
