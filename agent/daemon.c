@@ -275,10 +275,11 @@ static int start_services(struct daemon *daemon, struct fault *fault)
 		.session_timeout_usec = config->session_timeout_usec,
 		.login_delay_usec = config->login_delay_usec,
 	};
-	int r = api_new(&api_params, &daemon->api, fault);
+	/* Migrations first: the tasks that stand for them are taken over by the API. */
+	int r = supervisor_start(daemon->supervisor, fault);
 
 	if (r >= 0)
-		r = supervisor_start(daemon->supervisor, fault);
+		r = api_new(&api_params, &daemon->api, fault);
 	if (r < 0)
 		return r;
 	const struct server_params server_params = {

@@ -141,6 +141,18 @@ static void build_methods(struct api *api)
 	dispatcher_add(api->dispatcher, rows, n);
 }
 
+static int await_migration(void *arg, const char *migration, const char *task,
+	struct cancel *cancel, struct value **ret_result, struct fault *fault)
+{
+	struct api *api = arg;
+	char *vm CLEANUP_FREE = NULL;
+	int r = supervisor_await(api->supervisor, migration, task, cancel, &vm, fault);
+
+	if (r == 0)
+		*ret_result = value_new_string(vm);
+	return r;
+}
+
 static int start_parts(struct api *api, const struct api_params *params, struct fault *fault)
 {
 	const struct sessions_params sessions = {
@@ -161,7 +173,7 @@ static int start_parts(struct api *api, const struct api_params *params, struct 
 	int r;
 
 	api->tasks = tasks_new(api->pool, api->host_ref);
-	r = tasks_recover(api->tasks, fault);
+	r = tasks_recover(api->tasks, await_migration, api, fault);
 	if (r == 0)
 		r = events_new(api->pool, &api->events, fault);
 	if (r == 0)

@@ -25,8 +25,9 @@ struct api_params {
 	uint64_t login_delay_usec;     /* how long a refused login waits for its answer */
 };
 
-/* Builds the method table, takes in the sessions of former runs, ends their pending tasks as failed
- * and starts the threads. Blocks on the database. */
+/* Builds the method table, takes in the sessions of former runs and their tasks that stand for
+ * migrations, ends their other pending tasks as failed, starts the threads. Blocks on the database.
+ */
 int api_new(const struct api_params *params, struct api **ret_api, struct fault *fault);
 
 /* Owned by the api. */

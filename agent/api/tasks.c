@@ -18,8 +18,9 @@ struct task {
 	struct task *next;
 	struct tasks *tasks;
 	char *ref;
-	struct call *call;
+	struct call *call; /* NULL: taken over from a former run of the daemon */
 	struct value **args;
+	char *migration; /* taken over: what it waits for */
 	struct cancel *cancel;
 	bool async;
 	bool destroy_at_end; /* under tasks->lock */
@@ -29,6 +30,8 @@ struct tasks {
 	struct pool_db *pool;
 	char *host_ref;
 	struct jobs *jobs;
+	tasks_await await; /* for tasks taken over */
+	void *await_arg;
 	pthread_mutex_t lock; /* over the list */
 	struct task *running;
 };
@@ -37,11 +40,13 @@ static struct task *task_free(struct task *task)
 {
 	if (!task)
 		return NULL;
-	size_t n = call_method(task->call)->n_params;
+	size_t n = task->call ? call_method(task->call)->n_params : 0;
 	for (size_t i = 0; i < n; i++)
 		value_free(task->args[i]);
 	free(task->args);
-	call_unref(task->call);
+	free(task->migration);
+	if (task->call)
+		call_unref(task->call);
 	cancel_free(task->cancel);
 	free(task->ref);
 	free(task);
@@ -156,12 +161,15 @@ static struct task *tasks_find(struct tasks *tasks, const char *ref)
 	return task;
 }
 
-/* Stores the outcome, answers a synchronous call, forgets the task. */
-static void task_finish(struct task *task, int r, struct value *result, const struct fault *why)
+/* Stores the outcome, answers a synchronous call, forgets the task. One that is cut off because the
+ * daemon stops stays pending when what it stands for goes on: the next run takes it over. */
+static void task_finish(
+	struct task *task, int r, struct value *result, const struct fault *why, bool goes_on)
 {
 	struct tasks *tasks = task->tasks;
 
-	task_end(task, r, result, why);
+	if (!goes_on)
+		task_end(task, r, result, why);
 	if (tasks_remove(tasks, task))
 		object_destroy(tasks->pool, "task", task->ref, NULL);
 	if (task->async)
@@ -183,7 +191,19 @@ static void task_run(void *arg)
 	assert(r != CALL_PENDING);
 	if (r < 0 && !fault.code)
 		fault_errno(&fault, r, "%s failed", call_method(task->call)->name);
-	task_finish(task, r, result, &fault);
+	task_finish(task, r, result, &fault, r == -ESHUTDOWN);
+}
+
+static void task_run_taken_over(void *arg)
+{
+	struct task *task = arg;
+	struct tasks *tasks = task->tasks;
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	struct value *result = NULL;
+	int r = tasks->await(
+		tasks->await_arg, task->migration, task->ref, task->cancel, &result, &fault);
+
+	task_finish(task, r, result, &fault, r == -ESHUTDOWN);
 }
 
 /* The call is ended by its failure; nothing has been started. */
@@ -235,7 +255,7 @@ void tasks_start(struct tasks *tasks, struct call *call, bool async, struct valu
 	else if (r < 0)
 		fault_set(&fault, r, "TOO_MANY_PENDING_TASKS", NULL);
 	if (r < 0)
-		task_finish(task, r, NULL, &fault);
+		task_finish(task, r, NULL, &fault, false);
 }
 
 /* --- What clients ask --------------------------------------------------------------------------
@@ -294,7 +314,7 @@ bool tasks_session_is_busy(struct tasks *tasks, const char *session)
 {
 	SCOPE_LOCK(&tasks->lock);
 	for (struct task *task = tasks->running; task; task = task->next) {
-		if (strcmp(call_session(task->call), session) == 0)
+		if (task->call && strcmp(call_session(task->call), session) == 0)
 			return true;
 	}
 	return false;
@@ -303,21 +323,46 @@ bool tasks_session_is_busy(struct tasks *tasks, const char *session)
 /* --- Recovery and collection -------------------------------------------------------------------
  */
 
-int tasks_recover(struct tasks *tasks, struct fault *fault)
+static int task_take_over(
+	struct tasks *tasks, const char *ref, const char *migration, struct fault *fault)
+{
+	struct task *task = xcalloc(1, sizeof(*task));
+
+	*task = (struct task){.tasks = tasks,
+		.ref = xstrdup(ref),
+		.migration = xstrdup(migration),
+		.cancel = cancel_new(),
+		.async = true};
+	tasks_add(tasks, task);
+	int r = jobs_start(tasks->jobs, task_run_taken_over, task);
+	if (r < 0) {
+		fault_errno(fault, r, "Cannot take over the task of migration %s", migration);
+		task_finish(task, r, NULL, fault, false);
+	}
+	return r;
+}
+
+int tasks_recover(struct tasks *tasks, tasks_await await, void *arg, struct fault *fault)
 {
 	struct fault why CLEANUP_FAULT = FAULT_INIT;
 	struct value *refs CLEANUP_VALUE = NULL;
 	int r = object_find(tasks->pool, "task", "status", "pending", &refs, fault);
 
-	if (r < 0)
-		return r;
-	fault_text(&why, -ECANCELED,
-		"The agent was restarted while this task ran. A migration goes on by itself: "
-		"its state is in the object of class migration that the task's other_config "
-		"names as ferry:migration. Anything else can be asked for again");
-	for (size_t i = 0; i < refs->array.n_items; i++)
-		task_write_end(tasks, refs->array.items[i]->string, "failure", "", &why);
-	return 0;
+	tasks->await = await;
+	tasks->await_arg = arg;
+	fault_text(
+		&why, -ECANCELED, "The agent was restarted while this task ran; ask for it again");
+	for (size_t i = 0; r == 0 && i < refs->array.n_items; i++) {
+		const char *ref = refs->array.items[i]->string;
+		struct value *config CLEANUP_VALUE = NULL;
+		r = object_get_field(tasks->pool, "task", ref, "other_config", &config, fault);
+		const char *migration = value_find_string(config, "ferry:migration", NULL);
+		if (r == 0 && migration)
+			r = task_take_over(tasks, ref, migration, fault);
+		else if (r == 0)
+			task_write_end(tasks, ref, "failure", "", &why);
+	}
+	return r;
 }
 
 struct ended {

@@ -26,8 +26,12 @@ struct tasks *tasks_free(struct tasks *tasks);
 /* No new ones. */
 void tasks_close(struct tasks *tasks);
 
-/* Ends the tasks that a former run of the daemon left pending, as failed. */
-int tasks_recover(struct tasks *tasks, struct fault *fault);
+/* What a former run of the daemon left pending. A task that stands for a migration (its
+ * other_config names it) waits on for it, by `await` in a thread: 0 with *ret_result, or a fault.
+ * The others end as failed. */
+typedef int (*tasks_await)(void *arg, const char *migration, const char *task,
+	struct cancel *cancel, struct value **ret_result, struct fault *fault);
+int tasks_recover(struct tasks *tasks, tasks_await await, void *arg, struct fault *fault);
 
 /* dispatch_hooks.task_start: takes call and args over. */
 void tasks_start(struct tasks *tasks, struct call *call, bool async, struct value **args);

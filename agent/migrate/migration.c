@@ -157,19 +157,34 @@ int migration_save(struct migration *m, struct fault *fault)
 	return migration_save_document(m->params->storage->agent, m->uuid, document, fault);
 }
 
+struct value *fault_to_list(const struct fault *fault)
+{
+	struct value *list = value_new_array();
+
+	value_append_string(list, fault->code ? fault->code : "INTERNAL_ERROR");
+	for (size_t i = 0; i < fault->n_params; i++)
+		value_append_string(list, fault->params[i]);
+	return list;
+}
+
+void fault_from_list(const struct value *list, struct fault *ret_fault)
+{
+	if (!list || list->type != VALUE_ARRAY || list->array.n_items == 0) {
+		fault_text(ret_fault, -EIO, "the cause is not on record");
+		return;
+	}
+	fault_set(ret_fault, -EIO, value_string(list->array.items[0], "INTERNAL_ERROR"), NULL);
+	for (size_t i = 1; i < list->array.n_items; i++)
+		fault_add_param(ret_fault, value_string(list->array.items[i], ""));
+}
+
 void migration_set_error(struct migration *m, const struct fault *fault)
 {
-	struct value *error = value_new_array();
-
-	value_append_string(error, fault->code ? fault->code : "INTERNAL_ERROR");
-	for (size_t i = 0; i < fault->n_params; i++)
-		value_append_string(error, fault->params[i]);
 	pthread_mutex_lock(&m->lock);
 	bool first = !value_find(m->document, "error");
 	if (first)
-		value_set(m->document, "error", TAKE_PTR(error));
+		value_set(m->document, "error", fault_to_list(fault));
 	pthread_mutex_unlock(&m->lock);
-	value_free(error);
 	char *text CLEANUP_FREE = fault_describe(fault);
 	if (first)
 		log_warn("MIG-ERROR", "migration=%s error=%s", m->uuid, text);
@@ -179,14 +194,7 @@ void migration_get_error(struct migration *m, struct fault *ret_fault)
 {
 	struct value *error CLEANUP_VALUE = migration_get(m, "error");
 
-	if (!error || error->type != VALUE_ARRAY || error->array.n_items == 0) {
-		fault_text(ret_fault, -EIO, "migration %s ended in state %s", m->uuid,
-			migration_state_name(migration_state(m)));
-		return;
-	}
-	fault_set(ret_fault, -EIO, value_string(error->array.items[0], "INTERNAL_ERROR"), NULL);
-	for (size_t i = 1; i < error->array.n_items; i++)
-		fault_add_param(ret_fault, value_string(error->array.items[i], ""));
+	fault_from_list(error, ret_fault);
 }
 
 int migration_enter(struct migration *m, unsigned timeout_sec, struct fault *fault)

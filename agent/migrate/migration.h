@@ -84,6 +84,10 @@ int migration_save(struct migration *migration, struct fault *fault);
 void migration_set_error(struct migration *migration, const struct fault *fault);
 void migration_get_error(struct migration *migration, struct fault *ret_fault);
 
+/* A fault as XenAPI's error_info, and back: an array of the code and the parameters. */
+struct value *fault_to_list(const struct fault *fault);
+void fault_from_list(const struct value *list, struct fault *ret_fault);
+
 /* Operations of a receiver exclude each other; -ETIMEDOUT when another one lasts longer than that.
  */
 int migration_enter(struct migration *migration, unsigned timeout_sec, struct fault *fault);

@@ -103,13 +103,11 @@ static void keep_refusal(struct migration *m, const struct value *result)
 	const struct value *error = value_find(result, "error");
 	struct fault refusal CLEANUP_FAULT = FAULT_INIT;
 
-	fault_text(&refusal, -EIO, "the destination aborted the migration before the commit");
-	if (error && error->type == VALUE_ARRAY && error->array.n_items) {
-		fault_set(&refusal, -EIO, value_string(error->array.items[0], "INTERNAL_ERROR"),
-			NULL);
-		for (size_t i = 1; i < error->array.n_items; i++)
-			fault_add_param(&refusal, value_string(error->array.items[i], ""));
-	}
+	if (error)
+		fault_from_list(error, &refusal);
+	else
+		fault_text(
+			&refusal, -EIO, "the destination aborted the migration before the commit");
 	migration_set_error(m, &refusal);
 }
 

@@ -339,6 +339,16 @@ static int outcome(struct migration *m, const char *task, char **ret_vm_ref, str
 	return -EIO;
 }
 
+static int await_outcome(struct migration *m, const char *task, struct cancel *cancel,
+	char **ret_vm_ref, struct fault *fault)
+{
+	int r = await(m, task, cancel);
+
+	if (r < 0)
+		return fault_errno(fault, r, "waiting for migration %s", m->uuid);
+	return outcome(m, task, ret_vm_ref, fault);
+}
+
 int supervisor_migrate_send(struct supervisor *supervisor, const struct migrate_request *request,
 	const char *task, struct cancel *cancel, char **ret_vm_ref, struct fault *fault)
 {
@@ -361,10 +371,45 @@ int supervisor_migrate_send(struct supervisor *supervisor, const struct migrate_
 		r = create_sender(supervisor, document, &m, uuid, fault);
 	if (r < 0)
 		return r;
-	r = await(m, task, cancel);
+	return await_outcome(m, task, cancel, ret_vm_ref, fault);
+}
+
+/* What is on record of a migration that has left the registry. */
+static int recorded_outcome(struct supervisor *supervisor, const char *uuid, const char *task,
+	char **ret_vm_ref, struct fault *fault)
+{
+	struct pool_db *pool = supervisor->params->storage->pool;
+	struct value *record CLEANUP_VALUE = NULL;
+	struct value *config CLEANUP_VALUE = NULL;
+	char *ref CLEANUP_FREE = NULL;
+
+	int r = object_get_by_uuid(pool, "migration", uuid, &ref, fault);
+	if (r == 0)
+		r = object_get_record(pool, "migration", ref, &record, fault);
+	if (r == 0)
+		r = object_get_field(pool, "task", task, "other_config", &config, fault);
 	if (r < 0)
-		return fault_errno(fault, r, "waiting for migration %s", uuid);
-	return outcome(m, task, ret_vm_ref, fault);
+		return r;
+	const char *state = value_find_string(record, "state", "");
+	const struct value *error = value_find(record, "error_info");
+	if (strcmp(state, "DONE") == 0) {
+		*ret_vm_ref = xstrdup(value_find_string(config, "ferry:vm_there", REF_NULL));
+		return 0;
+	}
+	if (strcmp(state, "CANCELLED") == 0)
+		return fault_set(fault, -ECANCELED, "TASK_CANCELLED", task, NULL);
+	fault_from_list(error, fault);
+	return -EIO;
+}
+
+int supervisor_await(struct supervisor *supervisor, const char *uuid, const char *task,
+	struct cancel *cancel, char **ret_vm_ref, struct fault *fault)
+{
+	struct migration *m CLEANUP_MIGRATION = registry_find(&supervisor->registry, uuid);
+
+	if (!m)
+		return recorded_outcome(supervisor, uuid, task, ret_vm_ref, fault);
+	return await_outcome(m, task, cancel, ret_vm_ref, fault);
 }
 
 static int too_late(struct supervisor *supervisor, const char *uuid, struct fault *fault)

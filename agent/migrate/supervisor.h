@@ -70,10 +70,17 @@ int supervisor_assert_can_migrate(struct supervisor *supervisor,
 	const struct migrate_request *request, struct cancel *cancel, struct fault *fault);
 
 /* Blocks until the migration has ended: 0 with the VM's ref in the destination pool, or a fault:
- * TASK_CANCELLED [task] after a cancel. task: its progress, other_config and VM.current_operations
- * are kept up to date ("" for none). cancel is the task's token. */
+ * TASK_CANCELLED [task] after a cancel, -ESHUTDOWN when the daemon stops and the migration is to go
+ * on. task: its progress, other_config and VM.current_operations are kept up to date ("" for none).
+ * cancel is the task's token. */
 int supervisor_migrate_send(struct supervisor *supervisor, const struct migrate_request *request,
 	const char *task, struct cancel *cancel, char **ret_vm_ref, struct fault *fault);
+
+/* Takes up the wait of a supervisor_migrate_send that a restart of the daemon cut off; `uuid` is
+ * the migration that the task's other_config names as "ferry:migration". Result as there;
+ * UUID_INVALID when nothing is known of it. */
+int supervisor_await(struct supervisor *supervisor, const char *uuid, const char *task,
+	struct cancel *cancel, char **ret_vm_ref, struct fault *fault);
 
 /* Asks migration `uuid` of this host to stop: 0 accepted, or a fault: UUID_INVALID, or the truth
  * when it is too late (OPERATION_NOT_ALLOWED ["committed at ..."]). Does not wait. */

@@ -128,9 +128,29 @@ static int find(struct supervisor *supervisor, const char *session, const char *
 	return 0;
 }
 
-static int unknown(const char *migration, struct fault *fault)
+/* The fault for a call about a migration that this host is not (or no longer) in the middle of. */
+static int unknown(struct supervisor *supervisor, const char *migration, struct fault *fault)
 {
-	return fault_set(fault, -ENOENT, "HANDLE_INVALID", "migration", migration, NULL);
+	bool committed = false;
+	char *vm CLEANUP_FREE = NULL;
+	int64_t at = 0;
+
+	int r = commit_find(
+		supervisor->params->storage->pool, migration, &committed, &vm, &at, fault);
+	if (r < 0)
+		return r;
+	if (r == 0)
+		return fault_set(fault, -ENOENT, "HANDLE_INVALID", "migration", migration, NULL);
+	char *when CLEANUP_FREE = datetime_format(at);
+	if (committed)
+		return fault_text(fault, -EALREADY, "the destination committed migration %s at %s",
+			migration, when);
+	return fault_text(fault, -ENOENT,
+		"the destination aborted migration %s at %s and removed its disks there: it was "
+		"told "
+		"so, or heard nothing from the source for its abandon time; the VM is as it was on "
+		"the source; migrate it again",
+		migration, when);
 }
 
 /* The receiver's own list of disks: sizes put right, uuids that are taken replaced. */
@@ -272,7 +292,7 @@ int supervisor_peer_renew(struct supervisor *supervisor, const char *session, co
 
 	int r = find(supervisor, session, migration, &m, fault);
 	if (r == 0 && !m)
-		r = unknown(migration, fault);
+		r = unknown(supervisor, migration, fault);
 	if (r == 0)
 		r = migration_enter(m, ENTER_TIMEOUT, fault);
 	if (r < 0)
@@ -292,7 +312,7 @@ int supervisor_peer_digest(struct supervisor *supervisor, const char *session,
 
 	int r = find(supervisor, session, migration, &m, fault);
 	if (r == 0 && !m)
-		r = unknown(migration, fault);
+		r = unknown(supervisor, migration, fault);
 	if (r == 0)
 		r = receiver_digest(m, disk, span, ret_result, fault);
 	if (m)
@@ -307,7 +327,7 @@ int supervisor_peer_seal(struct supervisor *supervisor, const char *session, con
 
 	int r = find(supervisor, session, migration, &m, fault);
 	if (r == 0 && !m)
-		r = unknown(migration, fault);
+		r = unknown(supervisor, migration, fault);
 	if (r == 0)
 		r = migration_enter(m, ENTER_TIMEOUT, fault);
 	if (r < 0)
@@ -337,12 +357,8 @@ static int answer_decision(struct supervisor *supervisor, const char *migration,
 	value_set_string(result, "decision", committed ? "committed" : "aborted");
 	if (committed)
 		value_set_string(result, "vm", vm ? vm : REF_NULL);
-	if (!committed && cause && cause->code) {
-		struct value *error = value_append_string(value_new_array(), cause->code);
-		for (size_t i = 0; i < cause->n_params; i++)
-			value_append_string(error, cause->params[i]);
-		value_set(result, "error", error);
-	}
+	if (!committed && cause && cause->code)
+		value_set(result, "error", fault_to_list(cause));
 	*ret_result = TAKE_PTR(result);
 	return 0;
 }

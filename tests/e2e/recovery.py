@@ -10,12 +10,16 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from ferrytest import wait_for
 from slowmove import SlowMove
 from xensession import wait_by_polling
 
 
 class Recovery(SlowMove):
+    def assert_task_ends_well(self, task):
+        """The task outlives the agent that began it: it names the VM in the other pool."""
+        arrived = wait_by_polling(self.a.session, task, 60)
+        self.assertEqual(arrived, self.b.vm_by_uuid(self.uuid))
+
     def test_the_receiver_dies_and_does_not_come_back(self):
         task = self.begin_and_wait_for_the_middle()
         self.b.kill()
@@ -33,28 +37,27 @@ class Recovery(SlowMove):
         self.assert_moved()
 
     def test_the_sender_dies_and_comes_back(self):
-        self.begin_and_wait_for_the_middle()
+        task = self.begin_and_wait_for_the_middle()
         self.a.kill()
         self.a.start()
-        wait_for("the move ends", lambda: self.a.vm_by_uuid(self.uuid) is None, 60, 0.2)
+        self.assert_task_ends_well(task)
         self.assert_moved()
 
     def test_both_die_and_come_back(self):
-        self.begin_and_wait_for_the_middle()
+        task = self.begin_and_wait_for_the_middle()
         self.a.kill()
         self.b.kill()
         self.b.start()
         self.a.start()
-        wait_for("the move ends", lambda: self.a.vm_by_uuid(self.uuid) is None, 60, 0.2)
+        self.assert_task_ends_well(task)
         self.assert_moved()
 
     def test_the_sender_dies_and_does_not_come_back(self):
-        self.begin_and_wait_for_the_middle()
+        task = self.begin_and_wait_for_the_middle()
         self.a.kill()
         self.assert_destination_empty()
         self.a.start()
-        wait_for("the move is given up",
-                 lambda: not self.a.session.VM.get_current_operations(self.vm), 30)
+        self.assert_task_fails(task, "INTERNAL_ERROR", timeout=30)
         self.assert_untouched()
 
     def test_tgtd_dies(self):
@@ -71,10 +74,18 @@ class Recovery(SlowMove):
         wait_by_polling(self.a.session, task, 90)
         self.assert_moved()
 
+    def test_a_task_can_be_cancelled_after_a_restart(self):
+        task = self.begin_and_wait_for_the_middle()
+        self.a.kill()
+        self.a.start()
+        self.a.session.task.cancel(task)
+        self.assert_task_fails(task, "TASK_CANCELLED", timeout=20)
+        self.assert_untouched()
+
     def test_a_stop_of_the_sender_is_a_pause(self):
-        self.begin_and_wait_for_the_middle()
+        task = self.begin_and_wait_for_the_middle()
         self.a.restart()
-        wait_for("the move ends", lambda: self.a.vm_by_uuid(self.uuid) is None, 60, 0.2)
+        self.assert_task_ends_well(task)
         self.assert_moved()
 
 
