@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/storage/private.h"
 #include "base/alloc.h"
+#include "base/uuid.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -121,6 +122,20 @@ struct sr_request {
 	char *ref; /* result */
 };
 
+/* Scripts look for the default before they look for anything else: a pool has one as soon as it has
+ * an SR. */
+static int adopt_as_default(struct pool_db *pool, const char *sr, struct fault *fault)
+{
+	struct value *pools CLEANUP_VALUE = NULL;
+	struct value *ref CLEANUP_VALUE = value_new_string(sr);
+	int r = object_find(pool, "pool", "default_SR", REF_NULL, &pools, fault);
+
+	for (size_t i = 0; r >= 0 && i < pools->array.n_items; i++)
+		r = object_set_field(
+			pool, "pool", pools->array.items[i]->string, "default_SR", ref, fault);
+	return r;
+}
+
 static int insert_sr(struct pool_db *pool, void *arg, struct fault *fault)
 {
 	static const char *const operations[] = {"scan", "destroy", "forget", "update",
@@ -145,7 +160,8 @@ static int insert_sr(struct pool_db *pool, void *arg, struct fault *fault)
 	value_set_string(pbd, "host", request->host_ref);
 	value_set_string(pbd, "SR", request->ref);
 	value_set_bool(pbd, "currently_attached", true);
-	return object_create(pool, "PBD", pbd, &pbd_ref, fault);
+	r = object_create(pool, "PBD", pbd, &pbd_ref, fault);
+	return r < 0 ? r : adopt_as_default(pool, request->ref, fault);
 }
 
 int sr_create(const struct storage *storage, const struct value *device_config,

@@ -15,7 +15,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from ferrytest import BIN, GIB, MIB, PASSWORD, Pool, digest, give
+from ferrytest import BIN, GIB, MIB, NULL, PASSWORD, Pool, digest, give
 
 SIZE = 64 * MIB
 
@@ -71,6 +71,7 @@ class Cli(unittest.TestCase):
         self.assertEqual(self.json("A", "vdi", "show", "data")["virtual_size"], 21 * GIB)
 
         move = ["vm", "migrate", "web", "--sr", "store"]
+        b.session.pool.set_default_SR(b.session.pool.get_all()[0], NULL)
         self.assertIn("no default SR", self.ferry("A", *move[:3], "--to", "B", code=1))
         plan = self.json("A", *move, "--to", "B", "--dry-run")
         self.assertEqual([disk["virtual"] for disk in plan["disks"]], [SIZE, 21 * GIB])

@@ -422,11 +422,26 @@ static void a_token_is_made_for_hosts_and_networks_that_exist(void **state)
 	assert_string_equal(fixture->fault.params[0], "network");
 }
 
+static void the_first_repository_becomes_the_default(void **state)
+{
+	struct api_fixture *fixture = *state;
+	char *none CLEANUP_FREE = get(fixture, "pool.get_default_SR", fixture->pool_ref);
+	char *sr CLEANUP_FREE = make_sr(fixture);
+	char *first CLEANUP_FREE = get(fixture, "pool.get_default_SR", fixture->pool_ref);
+
+	assert_string_equal(none, REF_NULL);
+	assert_string_equal(first, sr);
+	value_free(api_call_ok(fixture, "SR.destroy", params_new(fixture, sr, NULL)));
+	char *after CLEANUP_FREE = get(fixture, "pool.get_default_SR", fixture->pool_ref);
+	assert_string_equal(after, REF_NULL);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, api_fixture_setup, api_fixture_teardown)
 
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
+		TEST(the_first_repository_becomes_the_default),
 		TEST(a_vm_is_made_whole_and_goes_whole),
 		TEST(a_vm_that_makes_no_sense_is_refused),
 		TEST(limits_stay_in_their_order),
