@@ -9,9 +9,15 @@
 #include "base/log.h"
 
 #include <getopt.h>
+#include <malloc.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <sys/stat.h>
+
+/* Each arena keeps what the largest answer of its threads took: with one per thread, as is the
+ * default, a pool of 1000 VMs cost 280 MiB after each worker had listed it once, and 90 MiB with
+ * two. */
+#define MALLOC_ARENAS 2
 
 enum exit_code { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
@@ -121,6 +127,7 @@ static enum exit_code act(const struct options *options)
 		return print_config(&config);
 	log_set_level(config.log_level);
 	umask(077);
+	mallopt(M_ARENA_MAX, MALLOC_ARENAS);
 	int r = privileges_drop(&config, &fault);
 	if (r == 0)
 		r = options->action == ACTION_SET_PASSWORD

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,6 +20,8 @@
 #define HOUSEKEEPING_MAX_USEC  (UINT64_C(30) * USEC_PER_SEC)
 #define HOUSEKEEPING_MIN_USEC  (UINT64_C(100) * USEC_PER_MSEC)
 #define PEER_CALLS_MAX_RUNNING 64
+/* What big answers took goes back to the system, but for this. */
+#define MALLOC_KEEP_BYTES ((size_t)1 << 20)
 
 static const struct method_table *const tables[] = {
 	&session_methods,
@@ -104,6 +107,7 @@ static void *housekeeper_main(void *arg)
 	while (cancel_sleep(api->closing, pause) == 0) {
 		sessions_expire(api->sessions);
 		tasks_collect(api->tasks);
+		malloc_trim(MALLOC_KEEP_BYTES);
 	}
 	return NULL;
 }
