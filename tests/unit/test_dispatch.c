@@ -393,6 +393,8 @@ static void is_alive_echoes(void **state)
 
 	send_json(fixture, "system.isAlive:xyz", "[\"ping\"]");
 	assert_result(fixture, "\"ping\"");
+	send_json(fixture, "system.isAlive", "[\"pong\"]");
+	assert_result(fixture, "\"pong\"");
 }
 
 static void a_failure_of_the_handler_is_a_normal_answer(void **state)
