@@ -53,10 +53,11 @@ static int peer_start(struct peer_call *peer, struct fault *fault)
 
 	if (r == 0)
 		return CALL_PENDING;
+	/* Stopping, or all its threads are taken: the sender asks again. */
+	fault_set(fault, r, "OTHER_OPERATION_IN_PROGRESS", "migration", peer->migration, "", "",
+		NULL);
 	peer_call_free(peer);
-	if (r == -ESHUTDOWN)
-		return fault_text(fault, r, "The destination's agent is stopping");
-	return fault_text(fault, r, "The destination's agent serves too many peer calls already");
+	return r;
 }
 
 /* args[0] is M. */

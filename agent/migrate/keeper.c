@@ -7,6 +7,8 @@
 #include "base/clock.h"
 #include "base/log.h"
 
+#include <errno.h>
+
 #define ROUND_USEC USEC_PER_SEC
 
 static void abort_receiver(
@@ -21,10 +23,20 @@ static void abort_receiver(
 			(unsigned long long)(supervisor->params->abandon_usec / USEC_PER_SEC));
 		migration_set_error(m, &reason);
 	}
-	if (receiver_abort(m, why, &fault) < 0) {
+	int r = receiver_abort(m, why, &fault);
+	/* pool.db has the commit, agent.db not yet. */
+	if (r == -EALREADY)
+		r = receiver_commit(m, &fault);
+	if (r < 0) {
 		char *text CLEANUP_FREE = fault_describe(&fault);
 		log_error("MIG-ABORT", "migration=%s error=%s; trying again", m->uuid, text);
 	}
+}
+
+static void withdraw(struct migration *m)
+{
+	log_warn("MIG-LEASE-LOST", "migration=%s disks are kept, exports withdrawn", m->uuid);
+	receiver_withdraw(m);
 }
 
 static void look_after(struct supervisor *supervisor, struct migration *m)
@@ -44,7 +56,7 @@ static void look_after(struct supervisor *supervisor, struct migration *m)
 		 silent > params->abandon_usec)
 		abort_receiver(supervisor, m, EVENT_ABANDONED);
 	else if (state == STATE_RECEIVING && silent > params->lease_usec && m->exports)
-		receiver_withdraw(m);
+		withdraw(m);
 	else if (state == STATE_COMMITTED && silent > params->lease_usec)
 		receiver_finish(m, NULL);
 }

@@ -9,6 +9,17 @@
 #include <errno.h>
 #include <time.h>
 
+/* A cancel that was accepted before the daemon died. */
+static void restore_cancel(struct migration *m)
+{
+	const char *who = value_find_string(m->document, "cancelled_by", NULL);
+
+	if (!who || (!fsm_is_cancellable(m->role, m->state) && m->state != STATE_ABORTING))
+		return;
+	m->cancel_requested = true;
+	cancel_request(m->cancel, who);
+}
+
 struct migration *migration_new(const struct supervisor_params *params, struct migration_row *row)
 {
 	struct migration *m = xcalloc(1, sizeof(*m));
@@ -28,6 +39,7 @@ struct migration *migration_new(const struct supervisor_params *params, struct m
 	m->cancel = cancel_new();
 	m->stop = cancel_new();
 	m->ended = cancel_new();
+	restore_cancel(m);
 	m->rate = rate_limit_new(params->bandwidth_bytes_per_sec);
 	m->last_heard_usec = clock_now_usec();
 	pthread_mutex_init(&m->lock, NULL);
@@ -69,11 +81,25 @@ struct migration *migration_unref(struct migration *m)
 	return NULL;
 }
 
-/* The row to follow, checked and with the document to store; NULL with *ret_error set otherwise. */
-static const struct fsm_row *choose_row(struct migration *m, enum migration_event event,
-	struct value **ret_document, int *ret_error, struct fault *fault)
+/* What is stored never goes back: one writer at a time. Holds m->lock. */
+static void store_begin(struct migration *m, struct value **ret_document)
 {
-	SCOPE_LOCK(&m->lock);
+	while (m->storing)
+		pthread_cond_wait(&m->changed, &m->lock);
+	m->storing = true;
+	*ret_document = value_copy(m->document);
+}
+
+static void store_end(struct migration *m)
+{
+	m->storing = false;
+	pthread_cond_broadcast(&m->changed);
+}
+
+/* The row to follow; NULL with *ret_error set when there is none. Holds m->lock. */
+static const struct fsm_row *choose_row(
+	struct migration *m, enum migration_event event, int *ret_error, struct fault *fault)
+{
 	const struct fsm_row *row = fsm_find(m->role, m->state, event);
 	if (!row) {
 		*ret_error = fault_text(fault, -EINVAL,
@@ -84,12 +110,10 @@ static const struct fsm_row *choose_row(struct migration *m, enum migration_even
 	}
 	bool leaves = fsm_is_cancellable(m->role, m->state) &&
 		      !fsm_is_cancellable(m->role, row->to) && row->to != STATE_ABORTING;
-	if (leaves && m->cancel_requested) {
+	if (leaves && m->cancel_requested && !m->deciding) {
 		*ret_error = fault_set(fault, -ECANCELED, "TASK_CANCELLED", m->uuid, NULL);
 		return NULL;
 	}
-	*ret_document = value_copy(m->document);
-	m->moving = true;
 	return row;
 }
 
@@ -98,7 +122,12 @@ int migration_post(struct migration *m, enum migration_event event, struct fault
 	struct value *document CLEANUP_VALUE = NULL;
 	int r = 0;
 
-	const struct fsm_row *row = choose_row(m, event, &document, &r, fault);
+	pthread_mutex_lock(&m->lock);
+	store_begin(m, &document);
+	const struct fsm_row *row = choose_row(m, event, &r, fault);
+	if (!row)
+		store_end(m);
+	pthread_mutex_unlock(&m->lock);
 	if (!row) {
 		if (r == -EINVAL)
 			log_error("MIG-EVENT-REFUSED", "migration=%s event=%s", m->uuid,
@@ -110,8 +139,7 @@ int migration_post(struct migration *m, enum migration_event event, struct fault
 	pthread_mutex_lock(&m->lock);
 	if (r == 0)
 		m->state = row->to;
-	m->moving = false;
-	pthread_cond_broadcast(&m->changed);
+	store_end(m);
 	pthread_mutex_unlock(&m->lock);
 	if (r < 0)
 		return r;
@@ -152,9 +180,13 @@ int migration_save(struct migration *m, struct fault *fault)
 	struct value *document CLEANUP_VALUE = NULL;
 
 	pthread_mutex_lock(&m->lock);
-	document = value_copy(m->document);
+	store_begin(m, &document);
 	pthread_mutex_unlock(&m->lock);
-	return migration_save_document(m->params->storage->agent, m->uuid, document, fault);
+	int r = migration_save_document(m->params->storage->agent, m->uuid, document, fault);
+	pthread_mutex_lock(&m->lock);
+	store_end(m);
+	pthread_mutex_unlock(&m->lock);
+	return r;
 }
 
 struct value *fault_to_list(const struct fault *fault)
@@ -197,6 +229,12 @@ void migration_get_error(struct migration *m, struct fault *ret_fault)
 	fault_from_list(error, ret_fault);
 }
 
+int migration_busy(const char *uuid, int error, struct fault *fault)
+{
+	return fault_set(
+		fault, error, "OTHER_OPERATION_IN_PROGRESS", "migration", uuid, "", "", NULL);
+}
+
 int migration_enter(struct migration *m, unsigned timeout_sec, struct fault *fault)
 {
 	struct timespec deadline;
@@ -206,9 +244,7 @@ int migration_enter(struct migration *m, unsigned timeout_sec, struct fault *fau
 	SCOPE_LOCK(&m->lock);
 	while (m->busy)
 		if (pthread_cond_timedwait(&m->changed, &m->lock, &deadline) == ETIMEDOUT)
-			return fault_text(fault, -ETIMEDOUT,
-				"migration %s: another operation has been under way for %u s",
-				m->uuid, timeout_sec);
+			return migration_busy(m->uuid, -ETIMEDOUT, fault);
 	m->busy = true;
 	return 0;
 }
@@ -220,22 +256,54 @@ void migration_leave(struct migration *m)
 	pthread_cond_broadcast(&m->changed);
 }
 
+void migration_decide_begin(struct migration *m)
+{
+	SCOPE_LOCK(&m->lock);
+	m->deciding = true;
+}
+
+void migration_decide_end(struct migration *m)
+{
+	SCOPE_LOCK(&m->lock);
+	m->deciding = false;
+	pthread_cond_broadcast(&m->changed);
+}
+
+/* Whether the request is one to honour; *ret_new when it is the first. */
+static bool accept_cancel(struct migration *m, const char *who, bool *ret_new)
+{
+	SCOPE_LOCK(&m->lock);
+	/* The answer must be true: wait for the state that is being stored. */
+	while (m->storing || m->deciding)
+		pthread_cond_wait(&m->changed, &m->lock);
+	if (m->state == STATE_ABORTING)
+		return true;
+	if (!fsm_is_cancellable(m->role, m->state))
+		return false;
+	*ret_new = !m->cancel_requested;
+	if (m->cancel_requested)
+		return true;
+	m->cancel_requested = true;
+	value_set_string(m->document, "cancelled_by", who);
+	value_set_string(m->document, "cancelled_in", migration_state_name(m->state));
+	value_set(m->document, "cancelled_at", value_new_int(clock_wall_sec()));
+	return true;
+}
+
 bool migration_request_cancel(struct migration *m, const char *who)
 {
-	pthread_mutex_lock(&m->lock);
-	while (m->moving) /* The answer must be true: wait for the state that is being stored. */
-		pthread_cond_wait(&m->changed, &m->lock);
-	bool possible = fsm_is_cancellable(m->role, m->state) || m->state == STATE_ABORTING;
-	if (possible && !m->cancel_requested && m->state != STATE_ABORTING) {
-		m->cancel_requested = true;
-		value_set_string(m->document, "cancelled_by", who);
-		value_set_string(m->document, "cancelled_in", migration_state_name(m->state));
-		value_set(m->document, "cancelled_at", value_new_int(clock_wall_sec()));
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	bool is_new = false;
+
+	if (!accept_cancel(m, who, &is_new))
+		return false;
+	if (is_new && migration_save(m, &fault) < 0) {
+		/* It is honoured all the same, unless the daemon dies this moment. */
+		char *text CLEANUP_FREE = fault_describe(&fault);
+		log_warn("MIG-CANCEL-NOT-STORED", "migration=%s error=%s", m->uuid, text);
 	}
-	pthread_mutex_unlock(&m->lock);
-	if (possible)
-		cancel_request(m->cancel, who);
-	return possible;
+	cancel_request(m->cancel, who);
+	return true;
 }
 
 void migration_request_stop(struct migration *m)

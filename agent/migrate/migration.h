@@ -33,7 +33,8 @@ struct migration {
 	enum migration_state state;
 	struct value *document;
 	unsigned n_refs;
-	bool moving;              /* a new state is being stored */
+	bool storing;             /* a new state or document is being stored */
+	bool deciding;            /* receiver: the commit is being decided; a cancel waits for it */
 	bool busy;                /* an operation of migration_enter is under way */
 	bool cancel_requested;    /* by a person, as opposed to the daemon stopping */
 	uint64_t last_heard_usec; /* receiver: of the sender */
@@ -88,12 +89,21 @@ void migration_get_error(struct migration *migration, struct fault *ret_fault);
 struct value *fault_to_list(const struct fault *fault);
 void fault_from_list(const struct value *list, struct fault *ret_fault);
 
-/* Operations of a receiver exclude each other; -ETIMEDOUT when another one lasts longer than that.
- */
+/* "Not now; ask again": OTHER_OPERATION_IN_PROGRESS ["migration", uuid, "", ""]. Returns error. */
+int migration_busy(const char *uuid, int error, struct fault *fault);
+
+/* Operations of a receiver exclude each other; -ETIMEDOUT with that fault when another one lasts
+ * longer than that. */
 int migration_enter(struct migration *migration, unsigned timeout_sec, struct fault *fault);
 void migration_leave(struct migration *migration);
 
-/* Asks it to stop; false when it can no longer be cancelled. */
+/* Around the decision to commit: in between, a request to cancel waits for what comes out. One that
+ * was accepted before still counts. */
+void migration_decide_begin(struct migration *migration);
+void migration_decide_end(struct migration *migration);
+
+/* Asks it to stop; false when it can no longer be cancelled. A request that is accepted is stored:
+ * it holds after a crash too. */
 bool migration_request_cancel(struct migration *migration, const char *who);
 /* The daemon stops: threads leave the migration where it is. */
 void migration_request_stop(struct migration *migration);
@@ -101,7 +111,5 @@ bool migration_cancel_requested(struct migration *migration);
 
 DEFINE_CLEANUP(struct migration *, migration_unref)
 #define CLEANUP_MIGRATION CLEANUP(cleanup_migration_unref)
-DEFINE_CLEANUP(struct migration *, migration_leave)
-#define CLEANUP_LEAVE CLEANUP(cleanup_migration_leave)
 
 #endif

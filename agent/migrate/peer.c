@@ -10,8 +10,9 @@
 #include <errno.h>
 #include <string.h>
 
-#define FIRST_PAUSE_USEC (200 * USEC_PER_MSEC)
-#define MAX_PAUSE_USEC   (2 * USEC_PER_SEC)
+#define FIRST_PAUSE_USEC    (200 * USEC_PER_MSEC)
+#define MAX_PAUSE_USEC      (2 * USEC_PER_SEC)
+#define STATUS_TIMEOUT_USEC (10 * USEC_PER_SEC)
 
 struct peer {
 	struct client *client;
@@ -86,22 +87,41 @@ bool peer_is_unreachable(int error)
 	       error == -EHOSTUNREACH || error == -ENETUNREACH || error == -EPIPE;
 }
 
+static bool is_busy(int error, const struct fault *fault)
+{
+	return error < 0 && fault && fault_is(fault, "OTHER_OPERATION_IN_PROGRESS") &&
+	       fault->n_params && strcmp(fault->params[0], "migration") == 0;
+}
+
+/* A call that takes long is not a peer that is gone. */
+static bool answers(struct peer *peer, const char *migration, struct cancel *cancel)
+{
+	struct value *result CLEANUP_VALUE = NULL;
+
+	int r = peer_call(
+		peer, "status", migration, NULL, STATUS_TIMEOUT_USEC, cancel, &result, NULL);
+	return r != -ECANCELED && !peer_is_unreachable(r);
+}
+
 int peer_call_patiently(struct peer *peer, const char *verb, const char *migration,
 	const struct value *args, uint64_t timeout_usec, uint64_t give_up_usec,
 	struct cancel *cancel, struct value **ret_result, struct fault *fault)
 {
-	uint64_t start = clock_now_usec();
+	uint64_t heard = clock_now_usec();
 	uint64_t pause = FIRST_PAUSE_USEC;
 
 	for (;;) {
 		int r = peer_call(peer, verb, migration, args ? value_copy(args) : NULL,
 			timeout_usec, cancel, ret_result, fault);
-		if (!peer_is_unreachable(r))
+		bool busy = is_busy(r, fault);
+		if (!busy && !peer_is_unreachable(r))
 			return r;
-		if (clock_now_usec() - start + pause > give_up_usec)
+		if (busy || (r == -ETIMEDOUT && answers(peer, migration, cancel)))
+			heard = clock_now_usec();
+		if (clock_now_usec() - heard + pause > give_up_usec)
 			return r;
 		log_warn("MIG-PEER-RETRY", "migration=%s peer=%s call=%s error=%s", migration,
-			peer->url, verb, strerror(-r));
+			peer->url, verb, busy ? "busy" : strerror(-r));
 		r = cancel_sleep(cancel, pause);
 		if (r < 0)
 			return fault_text(fault, r, "cancelled while waiting for %s", peer->url);

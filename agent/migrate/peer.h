@@ -27,8 +27,9 @@ int peer_call(struct peer *peer, const char *verb, const char *migration, struct
  */
 bool peer_is_unreachable(int error);
 
-/* peer_call again and again, with growing pauses, until the peer answers, cancel, or nothing was
- * heard for give_up_usec (then the last error, with a fault that says for how long). */
+/* peer_call again and again, with growing pauses, until the peer answers something else than "not
+ * now" (migration_busy), cancel, or nothing at all was heard of it for give_up_usec (then the last
+ * error). */
 int peer_call_patiently(struct peer *peer, const char *verb, const char *migration,
 	const struct value *args, uint64_t timeout_usec, uint64_t give_up_usec,
 	struct cancel *cancel, struct value **ret_result, struct fault *fault);

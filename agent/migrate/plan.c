@@ -211,8 +211,7 @@ int plan_check_sources(const struct value *disks, struct fault *fault)
 			continue;
 		return fault_text(fault, -EBUSY,
 			"source disk %zu (%s) was changed or replaced by somebody else while it "
-			"was "
-			"copied; the source is kept as it is; migrate again when it is at rest",
+			"was copied: migrate again when it is at rest",
 			i, path);
 	}
 	return 0;

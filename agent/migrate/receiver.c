@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Up to the seal: disks, exports, digests. */
 #include "agent/migrate/receiver.h"
 
 #include "agent/copy/digest.h"
-#include "agent/migrate/metadata.h"
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/uuid.h"
@@ -10,10 +10,10 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #define IQN_PREFIX    "iqn.2026-11.org.ferry:"
 #define SECRET_LENGTH 32
+#define TGT_KIND      "tgtd" /* of resources */
 
 /* The folder of a migration's tgtd: short, because a socket's path has 107 characters. */
 static char *tgt_dir(const struct migration *m)
@@ -21,25 +21,31 @@ static char *tgt_dir(const struct migration *m)
 	return xasprintf("%s/t%.13s", m->params->run_dir, m->uuid);
 }
 
-static int record_tgt(struct migration *m, const char *dir, struct fault *fault)
+static void forget_tgt_row(struct migration *m, const struct resource_row *row)
 {
-	int64_t id;
+	int r = tgt_forget_run_dir(row->name);
 
-	return resource_record(m->params->storage->agent, m->uuid, "tgtd", dir, NULL, &id, fault);
+	if (r == 0)
+		resource_forget(m->params->storage->agent, row->id, NULL);
+	else
+		log_warn("TGT-LEFTOVER", "migration=%s dir=%s error=%s", m->uuid, row->name,
+			strerror(-r));
 }
 
-static void drop_tgt(struct migration *m)
+/* Stops tgtd and removes what is recorded of it and of those before it. */
+void receiver_withdraw(struct migration *m)
 {
-	char *dir CLEANUP_FREE = tgt_dir(m);
+	struct resource_row *rows = NULL;
+	size_t n = 0;
 
 	m->tgt = tgt_stop(m->tgt);
 	m->exports = value_free(m->exports);
-	int r = tgt_forget_run_dir(dir);
-	if (r == 0)
-		resource_forget_name(m->params->storage->agent, "tgtd", dir, NULL);
-	else
-		log_warn(
-			"TGT-LEFTOVER", "migration=%s dir=%s error=%s", m->uuid, dir, strerror(-r));
+	resource_list(m->params->storage->agent, m->uuid, TGT_KIND, &rows, &n, NULL);
+	for (size_t i = 0; i < n; i++) {
+		forget_tgt_row(m, &rows[i]);
+		resource_row_clear(&rows[i]);
+	}
+	free(rows);
 }
 
 static void tgt_lost(void *arg, const char *reason)
@@ -54,9 +60,11 @@ static int start_tgt(struct migration *m, const struct value *disks, struct faul
 
 	for (size_t i = 0; i < disks->array.n_items; i++)
 		paths[i] = value_find_string(disks->array.items[i], "path", "");
-	int r = record_tgt(m, dir, fault);
-	if (r == 0)
-		r = tgt_forget_run_dir(dir);
+	int r = resource_record(
+		m->params->storage->agent, m->uuid, TGT_KIND, dir, NULL, NULL, fault);
+	if (r < 0)
+		return r;
+	r = tgt_forget_run_dir(dir);
 	if (r < 0)
 		return fault_errno(fault, r, "removing what an earlier tgtd left in %s", dir);
 	return tgt_start(
@@ -76,6 +84,19 @@ static int start_tgt(struct migration *m, const struct value *disks, struct faul
 static char *short_id(const char *uuid)
 {
 	return xasprintf("%.8s%.4s%.4s", uuid, uuid + 9, uuid + 14);
+}
+
+/* Once data may have been sent, another file under the same name holds none of it. */
+static int check_same_file(struct migration *m, size_t index, const struct value *disk,
+	const struct export_identity *identity, struct fault *fault)
+{
+	if (migration_state(m) == STATE_ALLOCATING ||
+		value_find_int(disk, "inode", 0) == (int64_t)identity->inode)
+		return 0;
+	return fault_text(fault, -ESTALE,
+		"disk %zu at the destination: %s is not the file that was made for it: somebody "
+		"replaced it",
+		index, value_find_string(disk, "path", ""));
 }
 
 static int add_export(struct migration *m, size_t index, struct value *disk, int64_t generation,
@@ -101,6 +122,8 @@ static int add_export(struct migration *m, size_t index, struct value *disk, int
 			.size_bytes = (uint64_t)value_find_int(disk, "size", 0),
 		},
 		&identity, fault);
+	if (r == 0)
+		r = check_same_file(m, index, disk, &identity, fault);
 	if (r < 0)
 		return r;
 	value_set_int(disk, "device", (int64_t)identity.device);
@@ -142,7 +165,7 @@ static int make_exports(struct migration *m, struct fault *fault)
 		r = migration_save(m, fault);
 	}
 	if (r < 0) {
-		drop_tgt(m);
+		receiver_withdraw(m);
 		return r;
 	}
 	m->exports = TAKE_PTR(exports);
@@ -178,32 +201,21 @@ int receiver_allocate(struct migration *m, struct fault *fault)
 		r = make_exports(m, fault);
 	if (r == 0)
 		r = migration_post(m, EVENT_PREPARED, fault);
-	return r;
+	return r < 0 ? receiver_give_up(m, r, fault) : 0;
 }
 
 int receiver_exports(struct migration *m, struct value **ret_exports, struct fault *fault)
 {
 	if (migration_state(m) != STATE_RECEIVING)
-		return fault_text(fault, -EINVAL, "migration %s is in state %s: it takes no data",
-			m->uuid, migration_state_name(migration_state(m)));
+		return receiver_refuse(m, "export", fault);
 	if (!m->exports || (m->tgt && tgt_is_lost(m->tgt))) {
-		drop_tgt(m);
-		int r = make_disks(m, fault);
-		if (r == 0)
-			r = make_exports(m, fault);
+		receiver_withdraw(m);
+		int r = make_exports(m, fault);
 		if (r < 0)
 			return r;
 	}
 	*ret_exports = value_copy(m->exports);
 	return 0;
-}
-
-void receiver_withdraw(struct migration *m)
-{
-	if (m->exports)
-		log_warn("MIG-LEASE-LOST", "migration=%s disks are kept, exports withdrawn",
-			m->uuid);
-	drop_tgt(m);
 }
 
 static const char hex[] = "0123456789abcdef";
@@ -258,130 +270,31 @@ static int settle_disks(struct migration *m, const struct value *disks, struct f
 	return 0;
 }
 
-int receiver_seal(struct migration *m, struct fault *fault)
+static int withdraw_exports(struct migration *m, struct fault *fault)
 {
-	struct value *disks CLEANUP_VALUE = migration_get(m, "disks");
-
-	if (migration_state(m) == STATE_SEALED)
-		return 0;
 	for (size_t i = 0; m->tgt && m->exports && i < m->exports->array.n_items; i++) {
 		const char *user = value_find_string(m->exports->array.items[i], "user", "");
 		int r = export_withdraw(m->tgt, (uint32_t)i + 1, user, fault);
 		if (r < 0)
 			return r;
 	}
-	drop_tgt(m);
-	int r = settle_disks(m, disks, fault);
-	return r < 0 ? r : migration_post(m, EVENT_SEALED, fault);
+	receiver_withdraw(m);
+	return 0;
 }
 
-struct import {
-	struct migration *migration;
-	const struct value *manifest;
-	const struct value *disks;
-	char *vm;
-	bool committed;
-};
-
-/* One transaction: either the VM is here and the migration committed, or neither. */
-static int import_and_decide(struct pool_db *pool, void *arg, struct fault *fault)
+int receiver_seal(struct migration *m, struct fault *fault)
 {
-	struct import *import = arg;
-	char *vm CLEANUP_FREE = NULL;
-	char *decided_vm CLEANUP_FREE = NULL;
-
-	int r = metadata_import(pool, import->manifest, import->disks,
-		value_find_bool(import->manifest, "copy", false), &vm, fault);
-	if (r == 0)
-		r = commit_decide(pool, import->migration->uuid, true, vm, &import->committed,
-			&decided_vm, fault);
-	if (r == 0 && !import->committed)
-		r = fault_text(fault, -ECANCELED, "migration %s was aborted before",
-			import->migration->uuid);
-	if (r == 0)
-		import->vm = TAKE_PTR(vm);
-	return r;
-}
-
-/* The decision that pool.db holds: 1 and the VM when committed, -ECANCELED when aborted, 0 when
- * none. */
-static int stored_decision(struct migration *m, char **ret_vm, struct fault *fault)
-{
-	bool committed;
-	int64_t at;
-
-	int r = commit_find(m->params->storage->pool, m->uuid, &committed, ret_vm, &at, fault);
-	if (r <= 0)
-		return r;
-	return committed ? 1 : -ECANCELED;
-}
-
-int receiver_commit(struct migration *m, struct fault *fault)
-{
-	struct value *manifest CLEANUP_VALUE = migration_get(m, "manifest");
 	struct value *disks CLEANUP_VALUE = migration_get(m, "disks");
-	struct import import = {.migration = m, .manifest = manifest, .disks = disks};
 
-	if (migration_state(m) == STATE_COMMITTED)
+	if (migration_state(m) == STATE_SEALED)
 		return 0;
-	if (migration_state(m) != STATE_SEALED)
-		return fault_text(fault, -EINVAL, "migration %s is in state %s, not SEALED",
-			m->uuid, migration_state_name(migration_state(m)));
-	int r = stored_decision(m, &import.vm, fault);
+	if (migration_state(m) != STATE_RECEIVING)
+		return receiver_refuse(m, "seal", fault);
+	int r = withdraw_exports(m, fault);
 	if (r == 0)
-		r = pool_db_transaction(
-			m->params->storage->pool, import_and_decide, &import, fault);
-	if (r < 0) {
-		migration_set_error(m, fault);
-		struct fault ignored CLEANUP_FAULT = FAULT_INIT;
-		if (receiver_abort(m, EVENT_FAILED, &ignored) == 0)
-			r = -EREMOTEIO;
-		return r;
-	}
-	migration_set(m, "vm", value_new_string(import.vm));
-	free(import.vm);
-	r = migration_post(m, EVENT_COMMITTED, fault);
-	/* The journal has done its work: the VDI rows name the files now. */
+		r = settle_disks(m, disks, fault);
 	if (r == 0)
-		storage_recover(m->params->storage, m->uuid, NULL);
-	return r;
-}
-
-int receiver_finish(struct migration *m, struct fault *fault)
-{
-	int r = storage_recover(m->params->storage, m->uuid, fault);
-
-	return r < 0 ? r : migration_post(m, EVENT_FINISHED, fault);
-}
-
-static int decide_abort(struct migration *m, struct fault *fault)
-{
-	bool committed;
-	char *vm CLEANUP_FREE = NULL;
-
-	int r = commit_decide(
-		m->params->storage->pool, m->uuid, false, NULL, &committed, &vm, fault);
-	if (r == 0 && committed)
-		return fault_set(fault, -EALREADY, "OPERATION_NOT_ALLOWED",
-			"the migration is committed: the VM belongs to the destination", NULL);
-	return r;
-}
-
-int receiver_abort(struct migration *m, enum migration_event why, struct fault *fault)
-{
-	enum migration_state state = migration_state(m);
-
-	if (state == STATE_FAILED || state == STATE_CANCELLED)
-		return 0;
-	int r = decide_abort(m, fault);
-	if (r == 0 && state != STATE_ABORTING)
-		r = migration_post(m, why, fault);
-	if (r < 0)
-		return r;
-	drop_tgt(m);
-	r = storage_recover(m->params->storage, m->uuid, fault);
-	if (r < 0)
-		return r;
-	return migration_post(
-		m, migration_cancel_requested(m) ? EVENT_UNDONE_CANCELLED : EVENT_UNDONE, fault);
+		r = migration_post(m, EVENT_SEALED, fault);
+	/* Not to be asked again: the kernel tells of a failed write only once. */
+	return r < 0 ? receiver_give_up(m, r, fault) : 0;
 }

@@ -12,38 +12,51 @@
 #include "agent/migrate/migration.h"
 
 /* Would this host take the VM? The checks of contract 2.6.2 that belong to the destination:
- * protocol, pool, host, uuid, SRs, space, networks. Changes nothing. */
+ * protocol, pool, host, uuid, SRs, space, networks, and the import itself, tried and undone.
+ * Changes nothing. */
 int receiver_check(
 	const struct supervisor_params *params, const struct value *manifest, struct fault *fault);
 
-/* ALLOCATING: makes the disks and the exports, then moves to RECEIVING. */
+/* The receiver's own list of the disks of a manifest that receiver_check has passed: sizes as ints,
+ * uuids that are taken replaced. */
+struct value *receiver_plan_disks(
+	const struct supervisor_params *params, const struct value *manifest);
+
+/* ALLOCATING: makes the disks and the exports, then moves to RECEIVING. A failure aborts the
+ * migration, durably. */
 int receiver_allocate(struct migration *migration, struct fault *fault);
 
 /* RECEIVING: *ret_exports is what the sender needs to log in, an array in the order of the disks.
  * Exports that are gone (tgtd died, the daemon restarted, the lease ran out) are made again under a
- * new generation. */
+ * new generation, of the same files: -ESTALE when one was replaced. */
 int receiver_exports(struct migration *migration, struct value **ret_exports, struct fault *fault);
 
-/* Takes the exports away and keeps the disks (lease lost). */
+/* Stops tgtd, and with it the exports; the disks stay. */
 void receiver_withdraw(struct migration *migration);
 
 /* Digests of one span of a disk, in hex; "" when it is all zero. */
 int receiver_digest(struct migration *migration, int64_t disk, int64_t span,
 	struct value **ret_result, struct fault *fault);
 
-/* RECEIVING -> SEALED. */
+/* RECEIVING -> SEALED. A failure aborts the migration, durably: after a flush that failed, one that
+ * succeeds proves nothing. */
 int receiver_seal(struct migration *migration, struct fault *fault);
 
-/* SEALED -> COMMITTED; or the import is impossible: then the migration is aborted, durably, and
- * -EREMOTEIO with the cause in the fault. */
+/* SEALED -> COMMITTED; or the import is impossible: then the migration is aborted, durably, with
+ * the cause in the fault. */
 int receiver_commit(struct migration *migration, struct fault *fault);
 
-/* COMMITTED: drops what is left of the move. */
+/* COMMITTED -> DONE: drops what is left of the move. -EINVAL in any other state. */
 int receiver_finish(struct migration *migration, struct fault *fault);
 
 /* Any state before the commit -> ABORTING -> FAILED or CANCELLED: nothing is left. why: the event
  * that leads to ABORTING. -EALREADY with a fault when it is committed. In ABORTING it goes on with
  * the removal. */
 int receiver_abort(struct migration *migration, enum migration_event why, struct fault *fault);
+/* After a failure that trying again cannot mend: keeps it as the migration's error and aborts. What
+ * cannot be removed now is left in ABORTING, to go on with. Returns error. */
+int receiver_give_up(struct migration *migration, int error, const struct fault *fault);
+/* -EINVAL with a fault: a call that has no place in this state, a late one or one out of order. */
+int receiver_refuse(struct migration *migration, const char *call, struct fault *fault);
 
 #endif

@@ -1,20 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Would this host take the VM? Asked by a dry run and again before the disks are made. */
+#include "agent/migrate/metadata.h"
 #include "agent/migrate/peer.h"
 #include "agent/migrate/receiver.h"
 #include "base/alloc.h"
+#include "base/json.h"
 #include "base/uuid.h"
 #include "target/disk.h"
 
 #include <errno.h>
 #include <string.h>
 
+/* What a VM can have, and a bound for its texts: they are stored in both databases. */
+#define MAX_DEVICES        255
+#define MAX_MANIFEST_BYTES (4u << 20)
+
+static uint64_t wanted_bytes(const struct value *disk)
+{
+	int64_t size = peer_int(disk, "size", 0);
+
+	return (uint64_t)MIN(peer_int(disk, "allocated", 0), size);
+}
+
 static int check_space(struct pool_db *pool, const struct storage *storage,
 	const struct value *disks, size_t index, struct fault *fault)
 {
 	const char *sr = value_find_string(disks->array.items[index], "sr", "");
 	char *dir CLEANUP_FREE = NULL;
-	int64_t need = 0;
+	uint64_t need = 0;
+	bool overflow = false;
 	uint64_t size;
 	uint64_t available;
 
@@ -27,13 +41,16 @@ static int check_space(struct pool_db *pool, const struct storage *storage,
 		return r;
 	for (size_t i = 0; i < disks->array.n_items; i++)
 		if (strcmp(value_find_string(disks->array.items[i], "sr", ""), sr) == 0)
-			need += peer_int(disks->array.items[i], "allocated", 0);
-	if ((uint64_t)need <= available)
+			overflow |= __builtin_add_overflow(
+				need, wanted_bytes(disks->array.items[i]), &need);
+	if (!overflow && need <= available)
 		return 0;
-	char *text CLEANUP_FREE = xasprintf("preflight: the destination SR %s (%s) has %llu bytes "
-					    "free, the disks that would go "
-					    "there have %lld allocated",
-		sr, dir, (unsigned long long)available, (long long)need);
+	char *text CLEANUP_FREE = xasprintf(
+		"preflight: the destination SR %s (%s) has %llu bytes free, the disks that would "
+		"go "
+		"there have %s%llu allocated; free space there, or map them to another SR",
+		sr, dir, (unsigned long long)available, overflow ? "more than " : "",
+		(unsigned long long)(overflow ? UINT64_MAX : need));
 	return fault_set(fault, -ENOSPC, "SR_BACKEND_FAILURE_44", "", text, "", NULL);
 }
 
@@ -81,24 +98,130 @@ static int check_host(const struct supervisor_params *params, struct fault *faul
 	return r;
 }
 
-static bool is_array(const struct value *value)
+static int check_list(const struct value *manifest, const char *name, struct fault *fault)
 {
-	return value && value->type == VALUE_ARRAY;
+	const struct value *list = value_find(manifest, name);
+
+	if (!list || list->type != VALUE_ARRAY || list->array.n_items > MAX_DEVICES)
+		return fault_text(fault, -EINVAL,
+			"manifest: %s must be an array of at most %d structs", name, MAX_DEVICES);
+	for (size_t i = 0; i < list->array.n_items; i++)
+		if (list->array.items[i]->type != VALUE_STRUCT)
+			return fault_text(
+				fault, -EINVAL, "manifest: %s[%zu] is no struct", name, i);
+	return 0;
+}
+
+static int check_form(const struct value *manifest, struct fault *fault)
+{
+	static const char *const lists[] = {"disks", "vbds", "vifs"};
+	const struct value *vm = value_find(manifest, "vm");
+	struct buf text CLEANUP_BUF = BUF_INIT;
+	int r = 0;
+
+	if (!vm || vm->type != VALUE_STRUCT)
+		return fault_text(fault, -EINVAL, "manifest: vm must be a struct");
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(lists); i++)
+		r = check_list(manifest, lists[i], fault);
+	if (r < 0)
+		return r;
+	json_encode(manifest, &text);
+	if (text.length > MAX_MANIFEST_BYTES)
+		return fault_text(fault, -EINVAL, "manifest: %zu bytes are too many; at most %u",
+			text.length, MAX_MANIFEST_BYTES);
+	/* Only a halted VM travels as metadata and disks alone. */
+	const char *power = value_find_string(vm, "power_state", "Halted");
+	return strcmp(power, "Halted") == 0
+		       ? 0
+		       : fault_text(fault, -EINVAL, "manifest: a VM that is %s, not Halted", power);
 }
 
 static int check_disks(const struct value *disks, struct fault *fault)
 {
 	for (size_t i = 0; i < disks->array.n_items; i++) {
-		int64_t size = peer_int(disks->array.items[i], "size", 0);
-		if (size <= 0 || size % DISK_SECTOR ||
-			!uuid_is_valid(value_find_string(disks->array.items[i], "uuid", "")))
+		const struct value *disk = disks->array.items[i];
+		int64_t size = peer_int(disk, "size", 0);
+		if (size <= 0 || size % DISK_SECTOR || peer_int(disk, "allocated", 0) < 0)
 			return fault_text(fault, -EINVAL,
 				"manifest: disk %zu: size %lld must be a positive multiple of %d, "
-				"the "
-				"uuid well-formed",
+				"allocated not negative",
 				i, (long long)size, DISK_SECTOR);
+		if (!uuid_is_valid(value_find_string(disk, "uuid", "")))
+			return fault_text(fault, -EINVAL, "manifest: disk %zu: bad uuid", i);
 	}
 	return 0;
+}
+
+static int check_networks(struct pool_db *pool, const struct value *vifs, struct fault *fault)
+{
+	for (size_t i = 0; i < vifs->array.n_items; i++) {
+		const char *network = value_find_string(vifs->array.items[i], "network", "");
+		if (!object_exists(pool, "network", network))
+			return fault_set(
+				fault, -ENOENT, "HANDLE_INVALID", "network", network, NULL);
+	}
+	return 0;
+}
+
+struct value *receiver_plan_disks(
+	const struct supervisor_params *params, const struct value *manifest)
+{
+	const struct value *sent = value_find(manifest, "disks");
+	bool copy = value_find_bool(manifest, "copy", false);
+	struct value *disks = value_new_array();
+
+	for (size_t i = 0; i < sent->array.n_items; i++) {
+		const struct value *from = sent->array.items[i];
+		const struct value *fields = value_find(from, "fields");
+		const char *uuid = value_find_string(from, "uuid", "");
+		char *taken CLEANUP_FREE = NULL;
+		char *fresh CLEANUP_FREE = uuid_new();
+		struct value *disk = value_new_struct();
+		bool keep = !copy && object_get_by_uuid(
+					     params->storage->pool, "VDI", uuid, &taken, NULL) < 0;
+		value_set_string(disk, "uuid", keep ? uuid : fresh);
+		value_set_string(disk, "sr", value_find_string(from, "sr", ""));
+		value_set_int(disk, "size", peer_int(from, "size", 0));
+		value_set_int(disk, "allocated", (int64_t)wanted_bytes(from));
+		value_set(disk, "fields", fields ? value_copy(fields) : value_new_struct());
+		value_append(disks, disk);
+	}
+	return disks;
+}
+
+struct trial {
+	const struct value *manifest;
+	const struct value *disks;
+	bool possible;
+};
+
+/* Undone, whatever comes out. */
+static int try_import(struct pool_db *pool, void *arg, struct fault *fault)
+{
+	struct trial *trial = arg;
+	char *vm CLEANUP_FREE = NULL;
+
+	int r = metadata_import(pool, trial->manifest, trial->disks,
+		value_find_bool(trial->manifest, "copy", false), &vm, fault);
+	trial->possible = r == 0;
+	return r < 0 ? r : -ECANCELED;
+}
+
+/* What the commit will do must not fail after the disks were copied. */
+static int check_import(
+	const struct supervisor_params *params, const struct value *manifest, struct fault *fault)
+{
+	struct value *disks CLEANUP_VALUE = receiver_plan_disks(params, manifest);
+	struct trial trial = {.manifest = manifest, .disks = disks};
+	struct fault cause CLEANUP_FAULT = FAULT_INIT;
+
+	int r = pool_db_transaction(params->storage->pool, try_import, &trial, &cause);
+	if (trial.possible)
+		return 0;
+	char *why CLEANUP_FREE = fault_describe(&cause);
+	char *text CLEANUP_FREE =
+		xasprintf("preflight: the destination cannot import the VM: %s", why);
+	return fault_set(fault, r, "IMPORT_ERROR", text, NULL);
 }
 
 int receiver_check(
@@ -106,7 +229,6 @@ int receiver_check(
 {
 	struct pool_db *pool = params->storage->pool;
 	const struct value *disks = value_find(manifest, "disks");
-	const struct value *vifs = value_find(manifest, "vifs");
 	const char *protocol = value_find_string(manifest, "protocol", "");
 
 	if (strcmp(protocol, PEER_PROTOCOL) != 0)
@@ -114,21 +236,16 @@ int receiver_check(
 			"the sender speaks migration protocol \"%s\", this pool " PEER_PROTOCOL
 			"; both must run the same version",
 			protocol);
-	if (!is_array(disks) || !is_array(vifs) || !is_array(value_find(manifest, "vbds")) ||
-		!value_find(manifest, "vm"))
-		return fault_text(
-			fault, -EINVAL, "manifest: vm, disks, vbds and vifs must be there");
-	int r = check_host(params, fault);
+	int r = check_form(manifest, fault);
+	if (r == 0)
+		r = check_host(params, fault);
 	if (r == 0)
 		r = check_identity(params, manifest, fault);
 	if (r == 0)
 		r = check_disks(disks, fault);
-	for (size_t i = 0; r == 0 && i < vifs->array.n_items; i++) {
-		const char *network = value_find_string(vifs->array.items[i], "network", "");
-		if (!object_exists(pool, "network", network))
-			r = fault_set(fault, -ENOENT, "HANDLE_INVALID", "network", network, NULL);
-	}
+	if (r == 0)
+		r = check_networks(pool, value_find(manifest, "vifs"), fault);
 	for (size_t i = 0; r == 0 && i < disks->array.n_items; i++)
 		r = check_space(pool, params->storage, disks, i, fault);
-	return r;
+	return r < 0 ? r : check_import(params, manifest, fault);
 }

@@ -82,12 +82,19 @@ struct migration **registry_all(struct registry *registry, size_t *ret_n)
 	return all;
 }
 
+static bool is_sending(struct migration *m)
+{
+	enum migration_state state = migration_state(m);
+
+	return m->role == ROLE_SENDER && state != STATE_ABORTING && !fsm_is_final(state);
+}
+
 size_t registry_count_senders(struct registry *registry)
 {
 	size_t n = 0;
 
 	SCOPE_LOCK(&registry->lock);
 	for (struct migration *m = registry->first; m; m = m->next)
-		n += m->role == ROLE_SENDER && !fsm_is_final(migration_state(m));
+		n += is_sending(m);
 	return n;
 }

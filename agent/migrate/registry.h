@@ -21,7 +21,7 @@ int registry_add(struct registry *registry, struct migration *migration);
 void registry_remove(struct registry *registry, struct migration *migration);
 /* References of all, in an array that the caller frees. */
 struct migration **registry_all(struct registry *registry, size_t *ret_n);
-/* Senders that are not final. */
+/* Senders that have not ended; one that aborts only tells its peer so. */
 size_t registry_count_senders(struct registry *registry);
 
 #endif

@@ -22,7 +22,21 @@
 #define SEAL_TIMEOUT_USEC    (300 * USEC_PER_SEC) /* fsync of a whole disk */
 #define COMMIT_TIMEOUT_USEC  (60 * USEC_PER_SEC)
 #define ABORT_TIMEOUT_USEC   (5 * USEC_PER_SEC)
+#define FIRST_PAUSE_USEC     (200 * USEC_PER_MSEC)
 #define MAX_PAUSE_USEC       (10 * USEC_PER_SEC)
+
+/* What every text of a failure says besides its cause; errors with a code of XenAPI's have the
+ * parameters that the contract gives them. */
+static void complete_text(struct migration *m, struct fault *fault)
+{
+	if (!fault_is(fault, "INTERNAL_ERROR") || fault->n_params != 1)
+		return;
+	char *cause CLEANUP_FREE = xstrdup(fault->params[0]);
+	fault_text(fault, -EIO,
+		"migration %s failed while %s: %s; the VM and its disks are on the source as "
+		"before",
+		m->uuid, migration_state_name(migration_state(m)), cause);
+}
 
 /* What an error makes of a state that can still be cancelled. */
 static enum migration_event failure(struct migration *m, struct fault *fault)
@@ -31,6 +45,7 @@ static enum migration_event failure(struct migration *m, struct fault *fault)
 		return EVENT_CANCEL;
 	if (cancel_is_requested(m->stop))
 		return STAY;
+	complete_text(m, fault);
 	migration_set_error(m, fault);
 	return EVENT_FAILED;
 }
@@ -115,7 +130,7 @@ static void keep_refusal(struct migration *m, const struct value *result)
 static enum migration_event run_committing(
 	struct migration *m, struct peer *peer, struct fault *fault)
 {
-	uint64_t pause = 200 * USEC_PER_MSEC;
+	uint64_t pause = FIRST_PAUSE_USEC;
 
 	for (;;) {
 		struct value *result CLEANUP_VALUE = NULL;
@@ -140,28 +155,36 @@ static enum migration_event run_committing(
 	}
 }
 
+/* Until it is done: the source's databases and files are this host's own. -ECANCELED when the
+ * daemon stops. */
+static int insist(struct migration *m, int (*act)(struct migration *m, struct fault *fault),
+	const char *what, struct fault *fault)
+{
+	uint64_t pause = FIRST_PAUSE_USEC;
+
+	for (;;) {
+		if (act(m, fault) == 0)
+			return 0;
+		char *text CLEANUP_FREE = fault_describe(fault);
+		log_error("MIG-SOURCE-RETRY", "migration=%s %s failed: %s", m->uuid, what, text);
+		if (cancel_sleep(m->stop, pause) < 0)
+			return -ECANCELED;
+		pause = MIN(pause * 2, MAX_PAUSE_USEC);
+	}
+}
+
 static enum migration_event run_finishing(
 	struct migration *m, struct peer *peer, struct fault *fault)
 {
 	struct value *copy CLEANUP_VALUE = migration_get(m, "copy");
 	struct value *result CLEANUP_VALUE = NULL;
-	uint64_t pause = 200 * USEC_PER_MSEC;
-	int r;
+	bool keep = copy && copy->type == VALUE_BOOL && copy->boolean;
 
-	for (;;) {
-		r = copy && copy->type == VALUE_BOOL && copy->boolean ? source_unlock(m, fault)
-								      : source_forget(m, fault);
-		if (r == 0)
-			break;
-		char *text CLEANUP_FREE = fault_describe(fault);
-		log_error("MIG-FINISH-RETRY",
-			"migration=%s the VM is at the destination, but removing the source "
-			"failed: %s",
-			m->uuid, text);
-		if (cancel_sleep(m->stop, pause) < 0)
-			return STAY;
-		pause = MIN(pause * 2, MAX_PAUSE_USEC);
-	}
+	int r = keep ? insist(m, source_unlock, "unlocking the source VM", fault)
+		     : insist(m, source_forget,
+			       "the VM is at the destination; removing it from the source", fault);
+	if (r < 0)
+		return STAY;
 	/* A courtesy: the receiver finishes by itself when it hears nothing. */
 	r = peer_call_patiently(peer, "finish", m->uuid, NULL, ABORT_TIMEOUT_USEC,
 		m->params->lease_usec, m->stop, &result, fault);
@@ -171,23 +194,31 @@ static enum migration_event run_finishing(
 	return cancel_is_requested(m->stop) ? STAY : EVENT_FINISHED;
 }
 
+/* Whether there is no more to say to the destination about an abort. */
+static bool is_told(int error, const struct fault *fault)
+{
+	/* It has ended the session with the migration, or never knew the one or the other. */
+	return error == 0 ||
+	       (error == -EREMOTEIO && (fault_is(fault, "SESSION_INVALID") ||
+					       fault_is(fault, "RBAC_PERMISSION_DENIED")));
+}
+
 static enum migration_event run_aborting(
 	struct migration *m, struct peer *peer, struct fault *fault)
 {
 	uint64_t give_up = clock_deadline(m->params->abandon_usec);
-	uint64_t pause = 200 * USEC_PER_MSEC;
+	uint64_t pause = FIRST_PAUSE_USEC;
 	char *reason CLEANUP_FREE = migration_get_string(m, "cancelled_by");
 
-	int r = source_unlock(m, fault);
-	if (r < 0)
-		log_error("MIG-UNLOCK", "migration=%s error=%s", m->uuid, strerror(-r));
+	if (insist(m, source_unlock, "unlocking the source VM", fault) < 0)
+		return STAY;
 	do {
 		struct value *result CLEANUP_VALUE = NULL;
 		struct value *args = value_append_string(
 			value_new_array(), reason ? reason : "the sender failed");
-		r = peer_call(
+		int r = peer_call(
 			peer, "abort", m->uuid, args, ABORT_TIMEOUT_USEC, m->stop, &result, fault);
-		if (!peer_is_unreachable(r))
+		if (is_told(r, fault))
 			break;
 		/* Whoever waits need not wait for a peer that is gone. */
 		cancel_request(m->ended, "aborted here");

@@ -35,6 +35,7 @@ void supervisor_retire(struct supervisor *supervisor, struct migration *m)
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
 
 	report_state(m);
+	report_trim(supervisor->params->storage->pool);
 	if (migration_forget(supervisor->params->storage->agent, m->uuid, &fault) < 0) {
 		/* Harmless: the next start of the daemon forgets it. */
 		char *text CLEANUP_FREE = fault_describe(&fault);
@@ -91,19 +92,23 @@ static int start_sender(struct supervisor *supervisor, struct migration *m, stru
 	return 0;
 }
 
-/* Between the commit in pool.db and its note in agent.db the daemon may have died. */
-static int adopt_decision(struct migration *m, struct fault *fault)
+/* Between the decision in pool.db and its note in agent.db the daemon may have died. What fails now
+ * (an SR may be away) is tried again by the keeper, or when the sender asks. */
+static void adopt_decision(struct migration *m)
 {
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
 	bool committed = false;
-	char *vm CLEANUP_FREE = NULL;
 	int64_t at;
 
-	if (migration_state(m) != STATE_SEALED)
-		return 0;
-	int r = commit_find(m->params->storage->pool, m->uuid, &committed, &vm, &at, fault);
-	if (r <= 0)
-		return r;
-	return committed ? receiver_commit(m, fault) : receiver_abort(m, EVENT_FAILED, fault);
+	int r = commit_find(m->params->storage->pool, m->uuid, &committed, NULL, &at, &fault);
+	if (r > 0 && !committed)
+		r = receiver_abort(m, EVENT_FAILED, &fault);
+	else if (r > 0 && migration_state(m) == STATE_SEALED)
+		r = receiver_commit(m, &fault);
+	if (r >= 0)
+		return;
+	char *text CLEANUP_FREE = fault_describe(&fault);
+	log_error("MIG-RECOVER", "migration=%s error=%s", m->uuid, text);
 }
 
 static int recover_one(
@@ -117,6 +122,8 @@ static int recover_one(
 		r = report_begin(m, fault);
 	if (r < 0)
 		return r;
+	if (m->role == ROLE_RECEIVER)
+		receiver_withdraw(m); /* What the former tgtd left. */
 	if (over) {
 		supervisor_retire(supervisor, m);
 		return 0;
@@ -125,8 +132,10 @@ static int recover_one(
 		migration_role_name(m->role), migration_state_name(migration_state(m)));
 	if (m->role == ROLE_SENDER)
 		return start_sender(supervisor, m, fault);
-	receiver_withdraw(m); /* What the former tgtd left. */
-	return adopt_decision(m, fault);
+	adopt_decision(m);
+	if (fsm_is_final(migration_state(m)))
+		supervisor_retire(supervisor, m);
+	return 0;
 }
 
 static int recover(struct supervisor *supervisor, struct fault *fault)
@@ -150,7 +159,6 @@ int supervisor_start(struct supervisor *supervisor, struct fault *fault)
 
 	if (r < 0)
 		return r;
-	report_trim(supervisor->params->storage->pool);
 	r = -pthread_create(&supervisor->keeper, NULL, keeper_main, supervisor);
 	if (r < 0)
 		return fault_errno(fault, r, "starting the keeper of receivers");
@@ -282,28 +290,38 @@ static int make_document(struct supervisor *supervisor, const struct migrate_req
 	return 0;
 }
 
+/* It cannot begin: nothing of it stays that a later start of the daemon would go on with. */
+static void discard_sender(
+	struct supervisor *supervisor, struct migration *m, const struct fault *fault)
+{
+	migration_set_error(m, fault);
+	if (migration_post(m, EVENT_FAILED, NULL) == 0)
+		migration_post(m, EVENT_UNDONE, NULL);
+	supervisor_retire(supervisor, m);
+}
+
 static int create_sender(struct supervisor *supervisor, struct value *document,
 	struct migration **ret_migration, const char *uuid, struct fault *fault)
 {
-	struct migration_row row = {.uuid = xstrdup(uuid),
+	struct migration_row row CLEANUP(migration_row_clear) = {.uuid = xstrdup(uuid),
 		.role = ROLE_SENDER,
 		.state = STATE_NEW,
 		.document = document,
 		.created = clock_wall_sec()};
-	struct migration *m CLEANUP_MIGRATION = NULL;
 
 	int r = migration_insert(supervisor->params->storage->agent, &row, fault);
-	if (r == 0) {
-		m = migration_new(supervisor->params, &row);
-		r = registry_add(&supervisor->registry, m);
-	}
-	migration_row_clear(&row);
+	if (r < 0)
+		return r;
+	struct migration *m CLEANUP_MIGRATION = migration_new(supervisor->params, &row);
+	r = registry_add(&supervisor->registry, m);
 	if (r == 0)
 		r = report_begin(m, fault);
 	if (r == 0)
 		r = start_sender(supervisor, m, fault);
-	if (r < 0)
+	if (r < 0) {
+		discard_sender(supervisor, m, fault);
 		return r;
+	}
 	*ret_migration = TAKE_PTR(m);
 	return 0;
 }
@@ -412,22 +430,29 @@ int supervisor_await(struct supervisor *supervisor, const char *uuid, const char
 	return await_outcome(m, task, cancel, ret_vm_ref, fault);
 }
 
-static int too_late(struct supervisor *supervisor, const char *uuid, struct fault *fault)
+/* The truth about a migration that can no longer be cancelled. */
+static int too_late(struct supervisor *supervisor, struct migration *m, struct fault *fault)
 {
+	enum migration_state state = migration_state(m);
 	bool committed = false;
-	char *vm CLEANUP_FREE = NULL;
 	int64_t at = 0;
+	char *text CLEANUP_FREE = NULL;
 
-	int r = commit_find(supervisor->params->storage->pool, uuid, &committed, &vm, &at, fault);
+	int r = commit_find(
+		supervisor->params->storage->pool, m->uuid, &committed, NULL, &at, fault);
 	if (r < 0)
 		return r;
 	char *when CLEANUP_FREE = datetime_format(at);
-	char *text CLEANUP_FREE =
-		r > 0 && committed
-			? xasprintf("migration %s was committed at %s and cannot be cancelled",
-				  uuid, when)
-			: xasprintf("migration %s has asked for its commit and cannot be cancelled",
-				  uuid);
+	if (r > 0 && committed)
+		text = xasprintf(
+			"migration %s was committed at %s and cannot be cancelled", m->uuid, when);
+	else if (state == STATE_COMMITTING)
+		text = xasprintf(
+			"migration %s has asked for its commit and cannot be cancelled", m->uuid);
+	else if (state == STATE_FINISHING || state == STATE_DONE)
+		text = xasprintf("migration %s was committed and cannot be cancelled", m->uuid);
+	else
+		text = xasprintf("migration %s has ended", m->uuid);
 	return fault_set(fault, -EALREADY, "OPERATION_NOT_ALLOWED", text, NULL);
 }
 
@@ -438,7 +463,7 @@ int supervisor_cancel(
 	char *ref CLEANUP_FREE = NULL;
 
 	if (m)
-		return migration_request_cancel(m, who) ? 0 : too_late(supervisor, uuid, fault);
+		return migration_request_cancel(m, who) ? 0 : too_late(supervisor, m, fault);
 	int r = object_get_by_uuid(
 		supervisor->params->storage->pool, "migration", uuid, &ref, fault);
 	if (r < 0)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the files of the supervisor share: supervisor.c (life, senders), supervisor_peer.c (Peer
- * calls), keeper.c (the thread that looks after receivers). */
+ * calls), supervisor_session.c (what authorises them), keeper.c (the thread that looks after
+ * receivers). */
 #ifndef FERRY_AGENT_MIGRATE_SUPERVISOR_INTERNAL_H
 #define FERRY_AGENT_MIGRATE_SUPERVISOR_INTERNAL_H
 
@@ -22,6 +23,11 @@ struct supervisor {
 
 /* A final migration leaves registry and agent.db; its `migration` object stays as history. */
 void supervisor_retire(struct supervisor *supervisor, struct migration *migration);
+
+/* A session serves the first migration that it names: RBAC_PERMISSION_DENIED for any other. */
+int supervisor_session_bind(struct supervisor *supervisor, const char *session,
+	const char *migration, struct fault *fault);
+int supervisor_session_denied(struct fault *fault);
 
 /* Looks at every receiver once: lease, abandon time, cancels, what a restart interrupted. */
 void keeper_round(struct supervisor *supervisor);

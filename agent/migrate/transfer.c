@@ -183,9 +183,9 @@ static int copy_and_verify(struct migration *m, struct peer *peer, unsigned disk
 		if (repairs == MAX_REPAIRS)
 			return fault_text(fault, -EIO,
 				"verify: %llu chunks of disk %u still read differently at the "
-				"destination after being sent %u times; the source is untouched; "
-				"check "
-				"the memory and the disks of the destination host",
+				"destination after being sent %u times: check the memory and the "
+				"disks "
+				"of the destination host",
 				(unsigned long long)differ, disk, repairs + 1);
 		r = copy_disk(m, peer, disk, path, false, fault);
 	}
@@ -209,11 +209,10 @@ static void ask_after_peer(struct migration *m, struct peer *peer)
 	if (strcmp(state, "ABORTING") != 0 && strcmp(state, "FAILED") != 0 &&
 		strcmp(state, "CANCELLED") != 0)
 		return;
-	fault_text(&fault, -ECANCELED,
-		"the destination gave the migration up (state %s there); the VM is as it was on "
-		"the "
-		"source",
+	fault_text(&fault, -ECANCELED, "the destination gave the migration up (state %s there)",
 		state);
+	if (value_find(result, "error"))
+		fault_from_list(value_find(result, "error"), &fault);
 	migration_set_error(m, &fault);
 	cancel_request(m->cancel, "the destination gave up");
 }

@@ -124,6 +124,28 @@ static void a_state_that_cannot_be_stored_is_not_entered(void **state)
 	assert_int_equal(migration_state(w->m), STATE_NEW);
 }
 
+/* kill -9 after the answer to the cancel, before or in ABORTING. */
+static void a_cancel_that_was_accepted_survives_a_crash(void **state)
+{
+	struct world *w = *state;
+	struct migration_row row = {0};
+
+	open_row(w, ROLE_SENDER, STATE_COPYING);
+	assert_true(migration_request_cancel(w->m, "operator"));
+	for (int i = 0; i < 2; i++) {
+		char *uuid CLEANUP_FREE = xstrdup(w->m->uuid);
+		w->m = migration_unref(w->m);
+		check_ok(&w->fault, migration_load(w->storage.agent, uuid, &row, &w->fault));
+		w->m = migration_new(&w->params, &row);
+		migration_row_clear(&row);
+		assert_true(migration_cancel_requested(w->m));
+		assert_true(cancel_is_requested(w->m->cancel));
+		if (i == 0)
+			check_ok(&w->fault, migration_post(w->m, EVENT_CANCEL, &w->fault));
+	}
+	assert_int_equal(migration_state(w->m), STATE_ABORTING);
+}
+
 struct canceller {
 	struct migration *m;
 	bool accepted;
@@ -194,6 +216,7 @@ int main(void)
 		CASE(a_cancel_in_the_last_moment_stops_the_commit),
 		CASE(a_cancel_after_the_commit_was_asked_is_refused),
 		CASE(a_state_that_cannot_be_stored_is_not_entered),
+		CASE(a_cancel_that_was_accepted_survives_a_crash),
 		CASE(the_answer_to_a_racing_cancel_is_true),
 		CASE(only_one_operation_enters),
 		CASE(the_first_error_is_kept),

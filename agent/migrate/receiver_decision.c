@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The decision and what follows it: commit, finish, abort. */
+#include "agent/migrate/metadata.h"
+#include "agent/migrate/receiver.h"
+#include "base/alloc.h"
+#include "target/disk.h"
+
+#include <errno.h>
+
+int receiver_refuse(struct migration *m, const char *call, struct fault *fault)
+{
+	return fault_text(fault, -EINVAL, "migration %s is %s at the destination: no %s now",
+		m->uuid, migration_state_name(migration_state(m)), call);
+}
+
+int receiver_give_up(struct migration *m, int error, const struct fault *fault)
+{
+	struct fault ignored CLEANUP_FAULT = FAULT_INIT;
+
+	migration_set_error(m, fault);
+	/* The keeper goes on with what is left of it. */
+	receiver_abort(m, EVENT_FAILED, &ignored);
+	return error;
+}
+
+struct import {
+	struct migration *migration;
+	const struct value *manifest;
+	const struct value *disks;
+	char *vm;
+	bool committed;
+};
+
+/* One transaction: either the VM is here and the migration committed, or neither. */
+static int import_and_decide(struct pool_db *pool, void *arg, struct fault *fault)
+{
+	struct import *import = arg;
+	char *vm CLEANUP_FREE = NULL;
+	char *decided_vm CLEANUP_FREE = NULL;
+
+	int r = metadata_import(pool, import->manifest, import->disks,
+		value_find_bool(import->manifest, "copy", false), &vm, fault);
+	if (r == 0)
+		r = commit_decide(pool, import->migration->uuid, true, vm, &import->committed,
+			&decided_vm, fault);
+	if (r == 0 && !import->committed)
+		r = fault_text(fault, -ECANCELED, "migration %s was aborted before",
+			import->migration->uuid);
+	if (r == 0)
+		import->vm = TAKE_PTR(vm);
+	return r;
+}
+
+/* *ret_vm: the VM when pool.db holds that it is committed; -ECANCELED when aborted. */
+static int find_decision(struct migration *m, char **ret_vm, struct fault *fault)
+{
+	bool committed = false;
+	int64_t at;
+
+	int r = commit_find(m->params->storage->pool, m->uuid, &committed, ret_vm, &at, fault);
+	if (r <= 0 || committed)
+		return MIN(r, 0);
+	return fault_text(fault, -ECANCELED, "migration %s was aborted before", m->uuid);
+}
+
+/* The seal may be long ago. */
+static int check_files(const struct value *disks, struct fault *fault)
+{
+	for (size_t i = 0; i < disks->array.n_items; i++) {
+		const char *path = value_find_string(disks->array.items[i], "path", "");
+		struct disk_info info = {0};
+		int r = disk_inspect(path, &info, fault);
+		if (r < 0)
+			return r;
+		if (!info.regular || (int64_t)info.size_bytes !=
+					     value_find_int(disks->array.items[i], "size", 0))
+			return fault_text(fault, -ESTALE,
+				"commit: disk %zu at the destination: %s is no longer the file "
+				"that "
+				"was sealed",
+				i, path);
+	}
+	return 0;
+}
+
+/* Decides, unless that was done before; no cancel comes between. */
+static int decide_commit(struct migration *m, char **ret_vm, struct fault *fault)
+{
+	struct value *manifest CLEANUP_VALUE = migration_get(m, "manifest");
+	struct value *disks CLEANUP_VALUE = migration_get(m, "disks");
+	struct import import = {.migration = m, .manifest = manifest, .disks = disks};
+
+	if (migration_cancel_requested(m))
+		return fault_text(fault, -ECANCELED,
+			"migration %s was cancelled at the destination", m->uuid);
+	int r = check_files(disks, fault);
+	if (r == 0)
+		r = pool_db_transaction(
+			m->params->storage->pool, import_and_decide, &import, fault);
+	*ret_vm = import.vm;
+	return r;
+}
+
+static int commit(struct migration *m, struct fault *fault)
+{
+	char *vm CLEANUP_FREE = NULL;
+
+	int r = find_decision(m, &vm, fault);
+	if (r == 0 && !vm)
+		r = decide_commit(m, &vm, fault);
+	if (r < 0)
+		return receiver_give_up(m, r, fault);
+	migration_set(m, "vm", value_new_string(vm));
+	r = migration_post(m, EVENT_COMMITTED, fault);
+	/* The journal has done its work: the VDI rows name the files now. */
+	if (r == 0)
+		storage_recover(m->params->storage, m->uuid, NULL);
+	return r;
+}
+
+int receiver_commit(struct migration *m, struct fault *fault)
+{
+	if (migration_state(m) == STATE_COMMITTED)
+		return 0;
+	if (migration_state(m) != STATE_SEALED)
+		return receiver_refuse(m, "commit", fault);
+	migration_decide_begin(m);
+	int r = commit(m, fault);
+	migration_decide_end(m);
+	return r;
+}
+
+int receiver_finish(struct migration *m, struct fault *fault)
+{
+	if (migration_state(m) == STATE_DONE)
+		return 0;
+	if (migration_state(m) != STATE_COMMITTED)
+		return receiver_refuse(m, "finish", fault);
+	int r = storage_recover(m->params->storage, m->uuid, fault);
+
+	return r < 0 ? r : migration_post(m, EVENT_FINISHED, fault);
+}
+
+static int decide_abort(struct migration *m, struct fault *fault)
+{
+	bool committed;
+	char *vm CLEANUP_FREE = NULL;
+
+	int r = commit_decide(
+		m->params->storage->pool, m->uuid, false, NULL, &committed, &vm, fault);
+	if (r == 0 && committed)
+		return fault_set(fault, -EALREADY, "OPERATION_NOT_ALLOWED",
+			"the migration is committed: the VM belongs to the destination", NULL);
+	return r;
+}
+
+int receiver_abort(struct migration *m, enum migration_event why, struct fault *fault)
+{
+	enum migration_state state = migration_state(m);
+
+	if (state == STATE_FAILED || state == STATE_CANCELLED)
+		return 0;
+	int r = decide_abort(m, fault);
+	if (r == 0 && state != STATE_ABORTING)
+		r = migration_post(m, why, fault);
+	if (r < 0)
+		return r;
+	receiver_withdraw(m);
+	r = storage_recover(m->params->storage, m->uuid, fault);
+	if (r < 0)
+		return r;
+	return migration_post(
+		m, migration_cancel_requested(m) ? EVENT_UNDONE_CANCELLED : EVENT_UNDONE, fault);
+}

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The session of one incoming move: made with the token, bound to the migration that it serves. */
+#include "agent/migrate/peer.h"
+#include "agent/migrate/supervisor_internal.h"
+#include "base/alloc.h"
+#include "base/clock.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define SESSION_KEY "ferry:migration"
+
+static int check_receive(
+	struct supervisor *supervisor, const char *host, const char *network, struct fault *fault)
+{
+	struct pool_db *pool = supervisor->params->storage->pool;
+	bool enabled;
+
+	int r = object_get_bool(pool, "host", host, "enabled", &enabled, fault);
+	if (r < 0)
+		return r;
+	if (!enabled)
+		return fault_set(fault, -EPERM, "HOST_DISABLED", host, NULL);
+	if (!object_exists(pool, "network", network))
+		return fault_set(fault, -ENOENT, "HANDLE_INVALID", "network", network, NULL);
+	struct value *pifs CLEANUP_VALUE = NULL;
+	r = object_find(pool, "PIF", "network", network, &pifs, fault);
+	for (size_t i = 0; r == 0 && i < pifs->array.n_items; i++) {
+		char *owner CLEANUP_FREE = NULL;
+		r = object_get_string(
+			pool, "PIF", pifs->array.items[i]->string, "host", &owner, fault);
+		if (r == 0 && strcmp(owner, host) == 0)
+			return 0;
+	}
+	return r < 0 ? r
+		     : fault_set(fault, -ENETUNREACH, "HOST_CANNOT_ATTACH_NETWORK", host, network,
+			       NULL);
+}
+
+int supervisor_receive(struct supervisor *supervisor, const char *caller_session, const char *host,
+	const char *network, struct value **ret_token, struct fault *fault)
+{
+	const struct supervisor_params *params = supervisor->params;
+	struct value *fields CLEANUP_VALUE = value_new_struct();
+	char *session CLEANUP_FREE = NULL;
+
+	int r = check_receive(supervisor, host, network, fault);
+	if (r < 0)
+		return r;
+	struct value *config = value_new_struct();
+	value_set_string(config, SESSION_KEY, "");
+	value_set(fields, "other_config", config);
+	value_set_string(fields, "this_host", host);
+	value_set_string(fields, "parent", caller_session);
+	value_set_string(fields, "originator", "host.migrate_receive");
+	value_set(fields, "last_active", value_new_datetime(clock_wall_sec()));
+	value_set(fields, "validation_time", value_new_datetime(clock_wall_sec()));
+	r = object_create(params->storage->pool, "session", fields, &session, fault);
+	if (r < 0)
+		return r;
+	struct value *token = value_new_struct();
+	value_set(token, "SM",
+		value_new_format("%s/services/SM?session_id=%s", params->url, session));
+	value_set_string(token, "host", host);
+	value_set(token, "xenops",
+		value_new_format("%s/services/xenops?session_id=%s", params->url, session));
+	value_set_string(token, "session_id", session);
+	value_set_string(token, "master", params->url);
+	value_set_string(token, "ferry_protocol", PEER_PROTOCOL);
+	value_set_string(token, "ferry_fingerprint", params->fingerprint);
+	value_set_string(token, "ferry_data_address", params->data_address);
+	*ret_token = token;
+	return 0;
+}
+
+int supervisor_session_denied(struct fault *fault)
+{
+	return fault_set(fault, -EACCES, "RBAC_PERMISSION_DENIED", "Peer",
+		"this session was made for another migration", NULL);
+}
+
+struct binding {
+	const char *session;
+	const char *migration;
+};
+
+/* A session serves the first migration that it names, and no other. */
+static int bind(struct pool_db *pool, void *arg, struct fault *fault)
+{
+	const struct binding *binding = arg;
+	struct value *config CLEANUP_VALUE = NULL;
+
+	int r = object_get_field(pool, "session", binding->session, "other_config", &config, fault);
+	if (r < 0)
+		return fault_set(fault, r, "SESSION_INVALID", binding->session, NULL);
+	const char *bound = value_find_string(config, SESSION_KEY, NULL);
+	if (bound && strcmp(bound, binding->migration) == 0)
+		return 0;
+	if (!bound || *bound)
+		return supervisor_session_denied(fault);
+	return object_map_set(pool, "session", binding->session, "other_config", SESSION_KEY,
+		binding->migration, fault);
+}
+
+int supervisor_session_bind(struct supervisor *supervisor, const char *session,
+	const char *migration, struct fault *fault)
+{
+	struct binding binding = {.session = session, .migration = migration};
+
+	return pool_db_transaction(supervisor->params->storage->pool, bind, &binding, fault);
+}
