@@ -44,6 +44,14 @@ static bool record_is_migration(const struct value *record)
 	return value_find(value_find(record, "other_config"), SESSION_MIGRATION_KEY) != NULL;
 }
 
+/* Such a session is how the sender learns what was decided, however late it asks. It ends with
+ * Peer.finish or Peer.abort. */
+static bool record_names_migration(const struct value *record)
+{
+	return *value_find_string(value_find(record, "other_config"), SESSION_MIGRATION_KEY, "") !=
+	       '\0';
+}
+
 static uint64_t record_age_usec(const struct value *record)
 {
 	const struct value *active = value_find(record, "last_active");
@@ -180,7 +188,7 @@ static void sessions_expire_migrations(struct sessions *sessions)
 		return;
 	for (size_t i = 0; i < records->record.n_members; i++) {
 		const struct value_member *member = &records->record.members[i];
-		if (record_is_migration(member->value) &&
+		if (record_is_migration(member->value) && !record_names_migration(member->value) &&
 			record_age_usec(member->value) > sessions->params.timeout_usec)
 			session_drop(sessions, member->name, "", "migration token not used");
 	}

@@ -164,6 +164,39 @@ static void count_ended(void *arg, const char *session)
 	++*(int *)arg;
 }
 
+/* A sender that was away for days must still learn what was decided. */
+static void a_session_that_serves_a_migration_does_not_expire(void **state)
+{
+	struct api_fixture *fixture = *state;
+	struct value *long_ago CLEANUP_VALUE = value_new_datetime(1);
+	char *unused CLEANUP_FREE = make_migration_session(fixture);
+	char *used CLEANUP_FREE = make_migration_session(fixture);
+	char *uuid CLEANUP_FREE = uuid_new();
+	int n_ended = 0;
+	const struct sessions_params params = {
+		.pool = fixture->storage.pool,
+		.host_ref = fixture->host_ref,
+		.timeout_usec = 3600 * USEC_PER_SEC,
+		.is_busy = never_busy,
+		.ended = count_ended,
+		.arg = &n_ended,
+	};
+	struct sessions *sessions = NULL;
+
+	check_ok(&fixture->fault,
+		object_map_set(fixture->storage.pool, "session", used, "other_config",
+			SESSION_MIGRATION_KEY, uuid, &fixture->fault));
+	check_ok(&fixture->fault, object_set_field(fixture->storage.pool, "session", used,
+					  "last_active", long_ago, &fixture->fault));
+	check_ok(&fixture->fault, object_set_field(fixture->storage.pool, "session", unused,
+					  "last_active", long_ago, &fixture->fault));
+	check_ok(&fixture->fault, sessions_new(&params, &sessions, &fixture->fault));
+	sessions_expire(sessions);
+	sessions_free(sessions);
+	assert_true(object_exists(fixture->storage.pool, "session", used));
+	assert_false(object_exists(fixture->storage.pool, "session", unused));
+}
+
 static void the_session_idle_longest_gives_way(void **state)
 {
 	struct api_fixture *fixture = *state;
@@ -217,6 +250,8 @@ int main(void)
 			a_session_survives_a_restart, api_fixture_setup, api_fixture_teardown),
 		cmocka_unit_test_setup_teardown(
 			an_idle_session_ends, api_fixture_setup, api_fixture_teardown),
+		cmocka_unit_test_setup_teardown(a_session_that_serves_a_migration_does_not_expire,
+			api_fixture_setup, api_fixture_teardown),
 		cmocka_unit_test_setup_teardown(a_migrations_session_serves_peer_calls_only,
 			api_fixture_setup, api_fixture_teardown),
 		cmocka_unit_test_setup_teardown(the_session_idle_longest_gives_way,
