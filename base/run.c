@@ -24,6 +24,7 @@
 struct child {
 	pid_t pid;
 	int pidfd;
+	bool is_adopted; /* not ours to reap: only its pidfd tells of its end */
 	struct drain *drain;
 	pthread_mutex_t lock; /* protects the rest */
 	bool ended;
@@ -130,7 +131,7 @@ static int child_bind(pid_t parent)
 
 static struct failure child_main(const struct order *order)
 {
-	int r = child_bind(order->parent);
+	int r = order->params->outlives_with_output ? 0 : child_bind(order->parent);
 
 	if (r < 0)
 		return (struct failure){STEP_PARENT, r};
@@ -264,6 +265,16 @@ static struct child *child_new(pid_t pid)
 	return child;
 }
 
+/* Where its output is read (-1: nowhere) and where it writes it. */
+static int open_output(const struct run_params *params, int output[2])
+{
+	if (!params->outlives_with_output)
+		return pipe2(output, O_CLOEXEC) < 0 ? -errno : 0;
+	output[1] = open(params->outlives_with_output,
+		O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
+	return output[1] < 0 ? -errno : 0;
+}
+
 int run_start(const struct run_params *params, struct child **ret_child, struct fault *fault)
 {
 	int output[2] = {-1, -1};
@@ -276,7 +287,7 @@ int run_start(const struct run_params *params, struct child **ret_child, struct 
 	if (r < 0)
 		return r;
 	int null_fd CLEANUP_CLOSE = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	r = null_fd < 0 || pipe2(output, O_CLOEXEC) < 0 ? -errno : 0;
+	r = null_fd < 0 ? -errno : open_output(params, output);
 	int output_in CLEANUP_CLOSE = output[0];
 	int output_out CLEANUP_CLOSE = output[1];
 	if (r == 0 && pipe2(error, O_CLOEXEC) < 0)
@@ -305,10 +316,25 @@ int run_start(const struct run_params *params, struct child **ret_child, struct 
 	r = await_exec(error_in, params, fault);
 	if (r < 0)
 		return r;
-	r = drain_start(TAKE_FD(output_in), pid, params->log_id, &child->drain);
+	if (output_in >= 0)
+		r = drain_start(TAKE_FD(output_in), pid, params->log_id, &child->drain);
 	if (r < 0)
 		return fault_errno(fault, r, "start of %s: output thread", params->argv[0]);
 	*ret_child = TAKE_PTR(child);
+	return 0;
+}
+
+int run_adopt(pid_t pid, struct child **ret_child, struct fault *fault)
+{
+	struct child *child = child_new(pid);
+
+	child->is_adopted = true;
+	if (child->pidfd < 0) {
+		int error = -errno;
+		run_leave(child);
+		return fault_errno(fault, error, "process %d", (int)pid);
+	}
+	*ret_child = child;
 	return 0;
 }
 
@@ -322,11 +348,22 @@ int run_fd(const struct child *child)
 	return child->pidfd;
 }
 
+static bool pidfd_is_alive(const struct child *child)
+{
+	struct pollfd fd = {.fd = child->pidfd, .events = POLLIN};
+
+	return poll(&fd, 1, 0) == 0;
+}
+
 bool run_is_alive(struct child *child)
 {
 	SCOPE_LOCK(&child->lock);
 	if (child->ended)
 		return false;
+	if (child->is_adopted) {
+		child->ended = !pidfd_is_alive(child);
+		return !child->ended;
+	}
 	int status;
 	pid_t pid = waitpid(child->pid, &status, WNOHANG);
 	if (pid == 0)
@@ -374,6 +411,13 @@ struct child *run_free(struct child *child)
 			log_error("run.unkillable", "pid=%d hangs in the kernel after SIGKILL",
 				(int)child->pid);
 	}
+	return run_leave(child);
+}
+
+struct child *run_leave(struct child *child)
+{
+	if (!child)
+		return NULL;
 	drain_stop(child->drain);
 	if (child->pidfd >= 0)
 		close(child->pidfd);

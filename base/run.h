@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Child processes: started without a shell, confined, never outliving the daemon that started them.
+/* Child processes: started without a shell, confined, not outliving the daemon that started them
+ * unless they are to.
  *
  * Children are forked by one long-lived thread of this module (prctl(PR_SET_PDEATHSIG) follows the
  * thread that forked), get SIGKILL when the daemon dies, have only fds 0-2, an environment of
- * exactly what is given, and NoNewPrivileges. */
+ * exactly what is given, and NoNewPrivileges. One that outlives the daemon gets no SIGKILL, and its
+ * output goes to a file, as a pipe would break with the daemon. */
 #ifndef FERRY_BASE_RUN_H
 #define FERRY_BASE_RUN_H
 
@@ -36,6 +38,9 @@ struct run_params {
 	bool deny_connect;   /* no outgoing TCP connections (with paths; Landlock ABI 4) */
 	const char *log_id;  /* id of the log lines made of its stdout and stderr, at most 20 a
 			      * second (then one line tells how many were dropped) */
+	/* Not NULL: it outlives the daemon, and this file, made anew (0600), gets its output
+	 * instead of the log. */
+	const char *outlives_with_output;
 };
 
 struct child;
@@ -44,6 +49,12 @@ struct child;
  * always drained. Everything in params is copied. Blocks until the program is executed: -ENOENT,
  * -EACCES and the like when it cannot be, with a fault that says what failed. */
 int run_start(const struct run_params *params, struct child **ret_child, struct fault *fault);
+/* One that an earlier daemon started and that outlived it: not our child, but watched, waited for
+ * and killed as one (its run_status is -1). -ESRCH: there is no such process. The number is only
+ * as good as its source: prove afterwards that the process is the one that was meant. */
+int run_adopt(pid_t pid, struct child **ret_child, struct fault *fault);
+/* Frees without a signal: it runs on. NULL is fine; returns NULL. */
+struct child *run_leave(struct child *child);
 pid_t run_pid(const struct child *child);
 /* A descriptor that polls readable once it has ended; owned by the child. */
 int run_fd(const struct child *child);
