@@ -18,12 +18,13 @@ declare -A MAY=(
     [xmlrpc]="base xmlrpc"
     [agent/copy]="base schema target agent/copy"
     [agent/storage]="base schema target agent/storage"
-    [agent/vm]="base schema agent/vm"
-    [agent/migrate]="base schema target xmlrpc agent/copy agent/storage agent/vm agent/migrate"
-    [agent/api]="base schema target xmlrpc agent/copy agent/storage agent/vm agent/migrate agent/api"
-    [agent]="base schema target xmlrpc agent/copy agent/storage agent/vm agent/migrate agent/api agent"
+    [agent/guest]="base schema target agent/guest"
+    [agent/vm]="base schema target agent/storage agent/guest agent/vm"
+    [agent/migrate]="base schema target xmlrpc agent/copy agent/storage agent/guest agent/vm agent/migrate"
+    [agent/api]="base schema target xmlrpc agent/copy agent/storage agent/guest agent/vm agent/migrate agent/api"
+    [agent]="base schema target xmlrpc agent/copy agent/storage agent/guest agent/vm agent/migrate agent/api agent"
     [cli]="base xmlrpc cli"
-    [tests]="base schema target xmlrpc agent/copy agent/storage agent/vm agent/migrate agent/api agent cli tests"
+    [tests]="base schema target xmlrpc agent/copy agent/storage agent/guest agent/vm agent/migrate agent/api agent cli tests"
 )
 
 # Header of a foreign library (as a pattern) and the layers that wrap it.
