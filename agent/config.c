@@ -57,6 +57,9 @@ static const struct config_key keys[] = {
 		.zero = "the built-in default"),
 	KEY("tgt", "program", PATH, tgtd, "/usr/sbin/tgtd", .max = 1024),
 	KEY("tgt", "threads", COUNT, tgtd_threads, "4", .min = 1, .max = 64),
+	KEY("guest", "qemu", PATH, qemu, "/usr/bin/qemu-system-x86_64", .max = 1024),
+	KEY("guest", "shutdown_timeout", DURATION, shutdown_timeout_usec, "2min", .min = SEC,
+		.max = DAY),
 #undef KEY
 };
 

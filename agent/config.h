@@ -47,6 +47,10 @@ struct config {
 	/* [tgt] */
 	char *tgtd;
 	uint64_t tgtd_threads;
+
+	/* [guest] */
+	char *qemu;
+	uint64_t shutdown_timeout_usec;
 };
 
 #define CONFIG_INIT                                                                                \

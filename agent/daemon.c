@@ -4,10 +4,12 @@
 #include "agent/api/api.h"
 #include "agent/inventory.h"
 #include "agent/listener.h"
+#include "agent/machine.h"
 #include "agent/migrate/supervisor.h"
 #include "agent/notify.h"
 #include "agent/privileges.h"
 #include "agent/storage/storage.h"
+#include "agent/vm/guests.h"
 #include "base/alloc.h"
 #include "base/cancel.h"
 #include "base/clock.h"
@@ -56,6 +58,7 @@ struct daemon {
 	struct storage storage;
 	struct supervisor_params supervisor_params; /* the supervisor keeps a pointer to it */
 	struct supervisor *supervisor;
+	struct guests *guests;
 	struct api *api;
 	struct server *server;
 };
@@ -264,12 +267,28 @@ static struct supervisor *new_supervisor(struct daemon *daemon)
 	return supervisor_new(&daemon->supervisor_params);
 }
 
+/* Before anything that may touch a disk: which guests run decides whose the disks are. */
+static int start_guests(struct daemon *daemon, struct fault *fault)
+{
+	const struct guests_params params = {
+		.storage = &daemon->storage,
+		.run_dir = daemon->config->run_dir,
+		.program = daemon->config->qemu,
+		.shutdown_usec = daemon->config->shutdown_timeout_usec,
+		.memory = machine_memory,
+	};
+	int r = guests_new(&params, &daemon->guests, fault);
+
+	return r < 0 ? r : guests_recover(daemon->guests, fault);
+}
+
 static int start_services(struct daemon *daemon, struct fault *fault)
 {
 	const struct config *config = daemon->config;
 	const struct api_params api_params = {
 		.storage = &daemon->storage,
 		.supervisor = daemon->supervisor = new_supervisor(daemon),
+		.guests = daemon->guests,
 		.host_ref = daemon->inventory.host_ref,
 		.pool_ref = daemon->inventory.pool_ref,
 		.session_timeout_usec = config->session_timeout_usec,
@@ -363,11 +382,14 @@ static void stop(struct daemon *daemon)
 		api_close(daemon->api);
 
 	supervisor_close(daemon->supervisor);
+	if (daemon->guests)
+		guests_close(daemon->guests);
 	server_stop(daemon->server);
 
 	/* Threads of tasks may be on their way out of the supervisor until the api is gone. */
 	api_free(daemon->api);
 	supervisor_stop(daemon->supervisor);
+	guests_free(daemon->guests);
 	if (daemon->agent)
 		agent_db_close(daemon->agent);
 	if (daemon->pool)
@@ -398,6 +420,8 @@ int daemon_run(const struct config *config, const char *config_path, struct faul
 
 	if (r >= 0)
 		r = start_state(&daemon, fault);
+	if (r >= 0)
+		r = start_guests(&daemon, fault);
 	if (r >= 0)
 		r = start_services(&daemon, fault);
 	if (r >= 0)

@@ -78,7 +78,7 @@ enum {
 	N_VBD_COMMANDS = 3,
 	N_VDI_COMMANDS = 5,
 	N_VIF_COMMANDS = 3,
-	N_VM_COMMANDS = 5,
+	N_VM_COMMANDS = 10,
 };
 extern const struct command host_commands[N_HOST_COMMANDS];
 extern const struct command migration_commands[N_MIGRATION_COMMANDS];

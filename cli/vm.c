@@ -7,6 +7,7 @@
 #include "cli/errors.h"
 #include "cli/views.h"
 #include "cli/vm_migrate.h"
+#include "cli/vm_power.h"
 
 #include <string.h>
 
@@ -233,6 +234,15 @@ const struct command vm_commands[N_VM_COMMANDS] = {
 		"makes a virtual machine and prints its uuid"},
 	{"vm", "destroy", vm_destroy, {{"VM", "VM", false}}, COMMAND_OPTIONS(destroy_options),
 		"removes a virtual machine; its disks stay"},
+	{"vm", "start", vm_start, {{"VM", "VM", false}}, COMMAND_OPTIONS(vm_start_options),
+		"starts a halted virtual machine"},
+	{"vm", "shutdown", vm_shutdown, {{"VM", "VM", false}}, COMMAND_OPTIONS(vm_end_options),
+		"asks the guest to shut down, and waits until it has"},
+	{"vm", "reboot", vm_reboot, {{"VM", "VM", false}}, COMMAND_OPTIONS(vm_end_options),
+		"the same, and starts it again"},
+	{"vm", "pause", vm_pause, {{"VM", "VM", false}},
+		.help = "stops a running one's processors"},
+	{"vm", "unpause", vm_unpause, {{"VM", "VM", false}}, .help = "lets a paused one go on"},
 	{"vm", "migrate", vm_migrate, {{"VM", "VM", false}}, COMMAND_OPTIONS(vm_migrate_options),
 		"moves a virtual machine and its disks to another pool"},
 };

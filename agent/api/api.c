@@ -32,6 +32,7 @@ static const struct method_table *const tables[] = {
 	&pbd_methods,
 	&vdi_methods,
 	&vm_methods,
+	&vm_power_methods,
 	&vm_limits_methods,
 	&vbd_methods,
 	&vif_methods,
@@ -201,6 +202,7 @@ int api_new(const struct api_params *params, struct api **ret_api, struct fault 
 	api->storage = params->storage;
 	api->pool = params->storage->pool;
 	api->supervisor = params->supervisor;
+	api->guests = params->guests;
 	api->host_ref = xstrdup(params->host_ref);
 	api->pool_ref = xstrdup(params->pool_ref);
 	api->closing = cancel_new();

@@ -6,6 +6,7 @@
 
 #include "agent/migrate/supervisor.h"
 #include "agent/storage/storage.h"
+#include "agent/vm/guests.h"
 #include "base/cleanup.h"
 #include "base/fault.h"
 #include "xmlrpc/dispatch.h"
@@ -19,6 +20,7 @@ struct api;
 struct api_params {
 	struct storage *storage;
 	struct supervisor *supervisor;
+	struct guests *guests;
 	const char *host_ref;
 	const char *pool_ref;
 	uint64_t session_timeout_usec; /* idle sessions end; 0: 24 h */

@@ -15,6 +15,7 @@
 struct accessors;
 struct auth;
 struct events;
+struct guests;
 struct jobs;
 struct sessions;
 struct tasks;
@@ -23,6 +24,7 @@ struct api {
 	struct storage *storage;
 	struct pool_db *pool; /* storage's */
 	struct supervisor *supervisor;
+	struct guests *guests;
 	char *host_ref;
 	char *pool_ref;
 	struct dispatcher *dispatcher;
@@ -63,6 +65,7 @@ extern const struct method_table sr_methods;
 extern const struct method_table pbd_methods;
 extern const struct method_table vdi_methods;
 extern const struct method_table vm_methods;
+extern const struct method_table vm_power_methods;
 extern const struct method_table vm_limits_methods;
 extern const struct method_table vbd_methods;
 extern const struct method_table vif_methods;

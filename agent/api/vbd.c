@@ -75,7 +75,7 @@ static int vbd_make(struct pool_db *pool, void *arg, struct fault *fault)
 	struct value *fields = making->fields;
 	const char *vm = value_find_string(fields, "VM", "");
 	uint64_t place = 0;
-	int r = vm_check_idle(pool, vm, fault);
+	int r = vm_check_changeable(pool, vm, fault);
 
 	if (r == 0)
 		r = check_medium(pool, fields, fault);
@@ -117,16 +117,10 @@ static int vbd_unmake(struct pool_db *pool, void *arg, struct fault *fault)
 {
 	const char *vbd = arg;
 	char *vm CLEANUP_FREE = NULL;
-	bool is_attached = false;
 	int r = object_get_string(pool, "VBD", vbd, "VM", &vm, fault);
 
 	if (r == 0)
-		r = object_get_bool(pool, "VBD", vbd, "currently_attached", &is_attached, fault);
-	if (r == 0 && is_attached)
-		return fault_set(fault, -EBUSY, "OPERATION_NOT_ALLOWED",
-			"The VBD is attached to a running VM: unplug it, or halt the VM", NULL);
-	if (r == 0)
-		r = vm_check_idle(pool, vm, fault);
+		r = vm_check_changeable(pool, vm, fault);
 	return r < 0 ? r : object_destroy(pool, "VBD", vbd, fault);
 }
 
@@ -157,7 +151,7 @@ static int vbd_move(struct pool_db *pool, void *arg, struct fault *fault)
 		r = object_get_string(pool, "VBD", move->vbd, "userdevice", &now, fault);
 	if (!now || strcmp(now, move->wanted) == 0)
 		return r;
-	r = vm_check_idle(pool, vm, fault);
+	r = vm_check_changeable(pool, vm, fault);
 	if (r == 0)
 		r = device_take(pool, &vbd_rule, vm, move->wanted, &place, fault);
 	if (r < 0)

@@ -84,7 +84,7 @@ static int vif_make(struct pool_db *pool, void *arg, struct fault *fault)
 	struct vif_making *making = arg;
 	const char *vm = value_find_string(making->fields, "VM", "");
 	uint64_t place = 0;
-	int r = vm_check_idle(pool, vm, fault);
+	int r = vm_check_changeable(pool, vm, fault);
 
 	if (r == 0)
 		r = device_take(pool, &vif_rule, vm,
@@ -129,7 +129,7 @@ static int vif_unmake(struct pool_db *pool, void *arg, struct fault *fault)
 	int r = object_get_string(pool, "VIF", vif, "VM", &vm, fault);
 
 	if (r == 0)
-		r = vm_check_idle(pool, vm, fault);
+		r = vm_check_changeable(pool, vm, fault);
 	return r < 0 ? r : object_destroy(pool, "VIF", vif, fault);
 }
 

@@ -90,7 +90,7 @@ static int limits_change(struct pool_db *pool, void *arg, struct fault *fault)
 	int r = object_get_record(pool, "VM", change->vm, &record, fault);
 
 	if (r == 0)
-		r = vm_check_idle(pool, change->vm, fault);
+		r = vm_check_changeable(pool, change->vm, fault);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < change->fields->record.n_members; i++) {

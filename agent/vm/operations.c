@@ -8,8 +8,60 @@
 #include <errno.h>
 #include <string.h>
 
-/* Of XenAPI's vm_operations, those that this agent can do to a halted VM. */
-static const char *const halted_operations[] = {"migrate_send", "destroy"};
+enum {
+	HALTED = 1 << 0,
+	PAUSED = 1 << 1,
+	RUNNING = 1 << 2,
+	SUSPENDED = 1 << 3,
+};
+
+/* In the order in which faults list them. */
+static const struct {
+	const char *name;
+	unsigned bit;
+} states[] = {
+	{"Halted", HALTED},
+	{"Suspended", SUSPENDED},
+	{"Running", RUNNING},
+	{"Paused", PAUSED},
+};
+
+/* Of XenAPI's vm_operations, those that this agent can do, and in which power states. One that ends
+ * a guest by force may begin while it is asked politely. */
+static const struct rule {
+	const char *name;
+	unsigned states;
+	bool needs_guest; /* it makes no sense for what is no VM of its own */
+	bool by_force;
+	bool is_polite;
+} rules[] = {
+	{"start", HALTED, .needs_guest = true},
+	{"start_on", HALTED, .needs_guest = true},
+	{"pause", RUNNING, .needs_guest = true},
+	{"unpause", PAUSED, .needs_guest = true},
+	{"clean_shutdown", RUNNING, .needs_guest = true, .is_polite = true},
+	{"clean_reboot", RUNNING, .needs_guest = true, .is_polite = true},
+	{"hard_shutdown", RUNNING | PAUSED, .needs_guest = true, .by_force = true},
+	{"hard_reboot", RUNNING | PAUSED, .needs_guest = true, .by_force = true},
+	{"migrate_send", HALTED, .needs_guest = true},
+	{"destroy", HALTED, .needs_guest = false},
+};
+
+static const struct rule *rule_find(const char *operation)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(rules); i++)
+		if (strcmp(rules[i].name, operation) == 0)
+			return &rules[i];
+	return NULL;
+}
+
+static unsigned state_bit(const char *power_state)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(states); i++)
+		if (strcmp(states[i].name, power_state) == 0)
+			return states[i].bit;
+	return 0;
+}
 
 static const struct value *current_operations(const struct value *record)
 {
@@ -22,34 +74,48 @@ static const struct value *current_operations(const struct value *record)
 
 /* What the VM is, as opposed to the state that it is in, may forbid it. */
 static int check_kind(
-	const char *vm, const struct value *record, const char *operation, struct fault *fault)
+	const char *vm, const struct value *record, const struct rule *rule, struct fault *fault)
 {
-	if (strcmp(operation, "migrate_send") != 0)
+	/* A template without the mark of a built-in one can be moved, but none can be run. */
+	const char *template_field =
+		strcmp(rule->name, "migrate_send") == 0 ? "is_default_template" : "is_a_template";
+
+	if (!rule->needs_guest)
 		return 0;
-	if (value_find_bool(record, "is_default_template", false))
-		return fault_set(fault, -EPERM, "VM_IS_TEMPLATE", vm, operation, NULL);
+	if (value_find_bool(record, template_field, false))
+		return fault_set(fault, -EPERM, "VM_IS_TEMPLATE", vm, rule->name, NULL);
 	if (value_find_bool(record, "is_a_snapshot", false))
-		return fault_set(fault, -EPERM, "VM_IS_SNAPSHOT", vm, operation, NULL);
+		return fault_set(fault, -EPERM, "VM_IS_SNAPSHOT", vm, rule->name, NULL);
 	if (value_find_bool(record, "is_control_domain", false))
 		return fault_set(fault, -EPERM, "OPERATION_NOT_ALLOWED",
-			"a control domain belongs to its host and cannot be migrated", NULL);
+			"A control domain belongs to its host: it is neither run nor migrated",
+			NULL);
 	return 0;
+}
+
+static bool may_begin_beside(const struct rule *rule, const struct value *running)
+{
+	for (size_t i = 0; running && i < running->record.n_members; i++) {
+		const struct rule *other =
+			rule_find(value_string(running->record.members[i].value, ""));
+		if (!rule->by_force || !other || !other->is_polite)
+			return false;
+	}
+	return true;
 }
 
 static struct value *allowed_operations_new(const struct value *record)
 {
 	const struct value *blocked = value_find(record, "blocked_operations");
+	const struct value *running = current_operations(record);
+	unsigned state = state_bit(value_find_string(record, "power_state", ""));
 	struct value *allowed = value_new_array();
 
-	if (strcmp(value_find_string(record, "power_state", ""), "Halted") != 0 ||
-		current_operations(record))
-		return allowed;
-	for (size_t i = 0; i < ARRAY_SIZE(halted_operations); i++) {
-		const char *operation = halted_operations[i];
-		if (value_find(blocked, operation))
-			continue;
-		if (check_kind("", record, operation, NULL) == 0)
-			value_append_string(allowed, operation);
+	for (size_t i = 0; i < ARRAY_SIZE(rules); i++) {
+		const struct rule *rule = &rules[i];
+		if (rule->states & state && may_begin_beside(rule, running) &&
+			!value_find(blocked, rule->name) && check_kind("", record, rule, NULL) == 0)
+			value_append_string(allowed, rule->name);
 	}
 	return allowed;
 }
@@ -88,42 +154,56 @@ static int check_idle(const char *vm, const struct value *record, struct fault *
 		task_text, NULL);
 }
 
-int vm_check_idle(struct pool_db *pool, const char *vm, struct fault *fault)
+/* States in lower case, as XenAPI writes them in faults. */
+static int check_state(
+	const char *vm, const struct value *record, unsigned allowed, struct fault *fault)
+{
+	char *actual CLEANUP_FREE = xstrdup(value_find_string(record, "power_state", ""));
+	struct buf expected CLEANUP_BUF = BUF_INIT;
+
+	if (allowed & state_bit(actual))
+		return 0;
+	for (size_t i = 0; i < ARRAY_SIZE(states); i++)
+		if (allowed & states[i].bit)
+			buf_printf(&expected, "%s%s", expected.length ? ", " : "", states[i].name);
+	char *expected_text CLEANUP_FREE = buf_take_string(&expected);
+	for (char *c = expected_text; *c; c++)
+		*c = (char)tolower((unsigned char)*c);
+	for (char *c = actual; *c; c++)
+		*c = (char)tolower((unsigned char)*c);
+	return fault_set(fault, -EBUSY, "VM_BAD_POWER_STATE", vm, expected_text, actual, NULL);
+}
+
+int vm_check_changeable(struct pool_db *pool, const char *vm, struct fault *fault)
 {
 	struct value *record CLEANUP_VALUE = NULL;
 	int r = object_get_record(pool, "VM", vm, &record, fault);
 
+	if (r == 0)
+		r = check_state(vm, record, HALTED, fault);
 	return r < 0 ? r : check_idle(vm, record, fault);
-}
-
-static int check_halted(const char *vm, const struct value *record, struct fault *fault)
-{
-	char *actual CLEANUP_FREE = xstrdup(value_find_string(record, "power_state", ""));
-
-	if (strcmp(actual, "Halted") == 0)
-		return 0;
-	for (char *c = actual; *c; c++)
-		*c = (char)tolower((unsigned char)*c);
-	return fault_set(fault, -EBUSY, "VM_BAD_POWER_STATE", vm, "halted", actual, NULL);
 }
 
 int vm_check_operation(
 	struct pool_db *pool, const char *vm, const char *operation, struct fault *fault)
 {
+	const struct rule *rule = rule_find(operation);
 	struct value *record CLEANUP_VALUE = NULL;
 	const struct value *blocked;
 	int r = object_get_record(pool, "VM", vm, &record, fault);
 
 	if (r < 0)
 		return r;
+	if (!rule)
+		return fault_text(fault, -EINVAL, "Unknown operation of a VM: %s", operation);
 	blocked = value_find(value_find(record, "blocked_operations"), operation);
 	if (blocked)
 		return fault_set(
 			fault, -EPERM, "OPERATION_BLOCKED", vm, value_string(blocked, ""), NULL);
-	r = check_halted(vm, record, fault);
-	if (r == 0)
+	r = check_state(vm, record, rule->states, fault);
+	if (r == 0 && !may_begin_beside(rule, current_operations(record)))
 		r = check_idle(vm, record, fault);
-	return r < 0 ? r : check_kind(vm, record, operation, fault);
+	return r < 0 ? r : check_kind(vm, record, rule, fault);
 }
 
 bool vm_has_operation(struct pool_db *pool, const char *vm, const char *key)
@@ -148,4 +228,11 @@ int vm_forget_operation(struct pool_db *pool, const char *vm, const char *key, s
 		return 0;
 	int r = object_map_remove(pool, "VM", vm, "current_operations", key, fault);
 	return r < 0 ? r : vm_update_allowed_operations(pool, vm, fault);
+}
+
+bool vm_operation_is_a_guests(const char *operation)
+{
+	const struct rule *rule = rule_find(operation);
+
+	return rule && rule->needs_guest && strcmp(operation, "migrate_send") != 0;
 }

@@ -16,8 +16,12 @@ int vm_update_allowed_operations(struct pool_db *pool, const char *vm, struct fa
  * [text]. */
 int vm_check_operation(
 	struct pool_db *pool, const char *vm, const char *operation, struct fault *fault);
-/* Only that no operation runs on it: OTHER_OPERATION_IN_PROGRESS. */
-int vm_check_idle(struct pool_db *pool, const char *vm, struct fault *fault);
+/* Whether its devices and limits may change: only while it is halted and no operation runs on it,
+ * as there is no hotplug. VM_BAD_POWER_STATE, OTHER_OPERATION_IN_PROGRESS. */
+int vm_check_changeable(struct pool_db *pool, const char *vm, struct fault *fault);
+/* Whether it is one of those that a guest's life consists of (start, pause, clean_shutdown ...):
+ * their marks do not outlive the agent that set them. */
+bool vm_operation_is_a_guests(const char *operation);
 
 /* Marks that the operation runs, under a key (a task's ref), and takes the mark away. Both are
  * idempotent and keep allowed_operations true; forgetting the mark of a VM that is gone is fine. */

@@ -196,6 +196,7 @@ class Pool:
             "migration": {},
             "copy": {},
             "tgt": {},
+            "guest": {},
         }
         for key, value in self.settings.items():
             section, name = key.split("_", 1)
@@ -285,7 +286,7 @@ class Pool:
 
     def remove(self):
         for pid in processes_naming(self.root):
-            if program_of(pid) in ("ferryd", "tgtd"):
+            if program_of(pid) in ("ferryd", "tgtd", "qemu-system-x86"):
                 os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.root)
 
@@ -300,6 +301,11 @@ class Pool:
     def tgtds(self):
         return [pid for pid in processes_naming(self.path("run")) if program_of(pid) == "tgtd"]
 
+    def guests(self):
+        """Pids of the guests that run here: they outlive the daemon."""
+        return [pid for pid in processes_naming(self.path("run"))
+                if program_of(pid) == "qemu-system-x86"]
+
     def wait_for_no_process(self):
         def none_left():
             return not [pid for pid in processes_naming(self.root)
@@ -307,9 +313,10 @@ class Pool:
         wait_for(f"no process of pool {self.name} is left", none_left, 10)
 
     def leftovers(self):
-        """What a pool with no migration under way must not have: tgtd processes, image files that no
-        VDI names, VDIs without a file, folders and sockets of a migration."""
+        """What a pool with no migration under way and no guest must not have: tgtd and QEMU
+        processes, image files that no VDI names, VDIs without a file, folders and sockets."""
         found = [f"tgtd process {pid}" for pid in self.tgtds()]
+        found += [f"QEMU process {pid}" for pid in self.guests()]
         locations = {}
         for vdi in self.session.VDI.get_all_records().values():
             locations.setdefault(vdi["SR"], set()).add(vdi["location"])
@@ -323,6 +330,9 @@ class Pool:
             found += [os.path.join(parent, name) for name in names if name not in ("url", "lock")]
         busy = [vm["name_label"] for vm in self.session.VM.get_all_records().values()
                 if vm["current_operations"]]
+        folder = self.path("run", "guests")
+        if os.path.isdir(folder):
+            found += [os.path.join(folder, name) for name in os.listdir(folder)]
         return found + [f"VM with current operations: {name}" for name in busy]
 
     def wait_for_no_leftovers(self, timeout=20):

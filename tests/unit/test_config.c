@@ -86,6 +86,8 @@ static void an_empty_file_gives_the_documented_defaults(void **state)
 	assert_int_equal(config.copy_sessions, 0);
 	assert_string_equal(config.tgtd, "/usr/sbin/tgtd");
 	assert_int_equal(config.tgtd_threads, 4);
+	assert_string_equal(config.qemu, "/usr/bin/qemu-system-x86_64");
+	assert_int_equal(config.shutdown_timeout_usec, 120 * UINT64_C(1000000));
 }
 
 static void every_key_is_read(void **state)
@@ -120,7 +122,10 @@ static void every_key_is_read(void **state)
 				   "in_flight = 1M\n"
 				   "\n[tgt]\n"
 				   "program = /opt/tgtd\n"
-				   "threads = 1\n";
+				   "threads = 1\n"
+				   "\n[guest]\n"
+				   "qemu = /opt/qemu\n"
+				   "shutdown_timeout = 45s\n";
 
 	(void)state;
 	write_text(text);

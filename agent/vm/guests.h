@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The guests of this host: what runs, and the operations that start, pause and end it. The database
+ * follows the processes: one that ends by itself makes its VM Halted within a second. Guests
+ * outlive the agent. */
+#ifndef FERRY_AGENT_VM_GUESTS_H
+#define FERRY_AGENT_VM_GUESTS_H
+
+#include "agent/storage/storage.h"
+#include "base/cancel.h"
+#include "base/cleanup.h"
+#include "base/fault.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct guests;
+
+/* storage is borrowed for the guests' life, strings are copied. */
+struct guests_params {
+	const struct storage *storage;
+	const char *run_dir;    /* guests' run folders are made in its folder "guests" */
+	const char *program;    /* qemu-system-x86_64 */
+	uint64_t shutdown_usec; /* how long a guest may take to shut down; 0: 120 s */
+	/* This host's memory in bytes. */
+	void (*memory)(int64_t *ret_total_bytes, int64_t *ret_free_bytes);
+};
+
+/* Makes the folder. */
+int guests_new(const struct guests_params *params, struct guests **ret_guests, struct fault *fault);
+/* Once, before anything else: takes in the guests that an earlier agent left, ends those whose VM
+ * is not to run, makes the VMs of those that are gone Halted. Blocks; a few seconds for each QEMU
+ * that does not answer. */
+int guests_recover(struct guests *guests, struct fault *fault);
+/* Ends waits for guests that shut down; nothing new begins. Does not block. */
+void guests_close(struct guests *guests);
+/* After every operation has returned. The guests run on. NULL is fine; returns NULL. */
+struct guests *guests_free(struct guests *guests);
+
+/* One operation of XenAPI on a VM: "start", "start_on", "pause", "unpause", "clean_shutdown",
+ * "hard_shutdown", "clean_reboot", "hard_reboot". */
+struct guests_request {
+	const char *vm;
+	const char *operation;
+	const char *key;             /* its mark in VM.current_operations: a task's ref */
+	bool start_paused;           /* of start and start_on */
+	const struct cancel *cancel; /* may be NULL */
+};
+
+/* Blocks until it is done: up to 20 s, for clean_* as long as the guest may take. Faults of
+ * vm_check_operation and of guest_record.h, VDI_IN_USE [vdi, operation],
+ * HOST_NOT_ENOUGH_FREE_MEMORY [needed, available], VM_FAILED_SHUTDOWN_ACKNOWLEDGMENT [vm],
+ * TASK_CANCELLED [task]. After a failed start the VM is Halted and nothing is left of it. */
+int guests_do(struct guests *guests, const struct guests_request *request, struct fault *fault);
+
+DEFINE_CLEANUP(struct guests *, guests_free)
+#define CLEANUP_GUESTS CLEANUP(cleanup_guests_free)
+
+#endif

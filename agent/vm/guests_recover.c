@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The agent's start: processes and database are brought together. A row of the journal says that a
+ * QEMU may be there; one that runs stays if its VM is to run. */
+#include "agent/vm/guest_state.h"
+#include "agent/vm/guests_internal.h"
+#include "base/alloc.h"
+#include "base/log.h"
+
+#include <string.h>
+
+/* The VM that is Running or Paused and has that uuid; NULL when there is none. The caller frees it.
+ */
+static char *find_running(struct guests *guests, const char *uuid)
+{
+	char *vm CLEANUP_FREE = NULL;
+	char *state CLEANUP_FREE = NULL;
+
+	if (object_get_by_uuid(guests->pool, "VM", uuid, &vm, NULL) < 0 ||
+		object_get_string(guests->pool, "VM", vm, "power_state", &state, NULL) < 0)
+		return NULL;
+	return strcmp(state, "Running") == 0 || strcmp(state, "Paused") == 0 ? TAKE_PTR(vm) : NULL;
+}
+
+static struct resident *new_resident(struct guests *guests, char *vm, const char *run_dir)
+{
+	struct resident *resident = xcalloc(1, sizeof(*resident));
+	int64_t memory = 0;
+
+	if (vm)
+		object_get_int(guests->pool, "VM", vm, "memory_target", &memory, NULL);
+	*resident = (struct resident){
+		.guests = guests,
+		.vm = vm,
+		.run_dir = xstrdup(run_dir),
+		.memory_bytes = memory > 0 ? (uint64_t)memory : 0,
+		.ended = cancel_new(),
+		.n_refs = 1,
+	};
+	return resident;
+}
+
+/* What it did while no agent looked. A monitor that does not answer leaves the state as it is. */
+static int take_in(struct resident *resident, struct fault *fault)
+{
+	struct guests *guests = resident->guests;
+	bool is_running = true;
+	int r = 0;
+
+	if (guest_is_running(resident->guest, &is_running, NULL) == 0)
+		r = guest_state_set_paused(guests->pool, resident->vm, !is_running, fault);
+	SCOPE_LOCK(&guests->lock);
+	resident->n_refs++;
+	resident->next = guests->first;
+	guests->first = resident;
+	return r;
+}
+
+static int recover_row(struct guests *guests, const struct resource_row *row, struct fault *fault)
+{
+	const char *uuid = value_find_string(row->detail, "uuid", "");
+	struct resident *resident CLEANUP_RESIDENT =
+		new_resident(guests, find_running(guests, uuid), row->name);
+	const struct guest_callbacks callbacks = resident_callbacks(resident);
+	int r = guest_find(uuid, row->name, &callbacks, &resident->guest, fault);
+
+	if (r < 0)
+		return r;
+	if (r > 0 && resident->vm)
+		return take_in(resident, fault);
+	if (r > 0) {
+		log_warn("guest.unwanted", "vm=%s pid=%d: its VM is not to run", uuid,
+			(int)guest_pid(resident->guest));
+		r = guest_kill(resident->guest, fault);
+		if (r < 0)
+			return r;
+	}
+	return guests_forget_folder(guests, row->name, fault);
+}
+
+static int recover_rows(struct guests *guests, struct fault *fault)
+{
+	struct resource_row *rows = NULL;
+	size_t n = 0;
+	int r = resource_list(guests->storage->agent, "", GUESTS_KIND, &rows, &n, fault);
+
+	for (size_t i = 0; r >= 0 && i < n; i++)
+		r = recover_row(guests, &rows[i], fault);
+	for (size_t i = 0; i < n; i++)
+		resource_row_clear(&rows[i]);
+	free(rows);
+	return r;
+}
+
+static int recover_vm(
+	struct guests *guests, const char *vm, const struct value *record, struct fault *fault)
+{
+	struct resident *resident CLEANUP_RESIDENT = resident_find(guests, vm);
+	const char *state = value_find_string(record, "power_state", "");
+	int r = 0;
+
+	if (value_find_bool(record, "is_control_domain", false) || strcmp(state, "Suspended") == 0)
+		return 0;
+	if (resident) {
+		int64_t domid = value_find_int(record, "domid", 0);
+		guests->next_domid = MAX(guests->next_domid, domid + 1);
+	} else {
+		if (strcmp(state, "Halted") != 0)
+			log_warn("guest.gone", "vm=%s state=%s: it ended while no agent looked",
+				value_find_string(record, "uuid", ""), state);
+		r = guest_state_halted(guests->pool, vm, fault);
+	}
+	return r < 0 ? r : guest_state_forget_marks(guests->pool, vm, fault);
+}
+
+int guests_recover(struct guests *guests, struct fault *fault)
+{
+	struct value *vms CLEANUP_VALUE = NULL;
+	int r = recover_rows(guests, fault);
+
+	if (r >= 0)
+		r = object_get_all_records(guests->pool, "VM", &vms, fault);
+	for (size_t i = 0; r >= 0 && i < vms->record.n_members; i++) {
+		const struct value_member *member = &vms->record.members[i];
+		r = recover_vm(guests, member->name, member->value, fault);
+	}
+	return r < 0 ? r : guests_start_keeper(guests, fault);
+}
