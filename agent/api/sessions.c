@@ -44,12 +44,11 @@ static bool record_is_migration(const struct value *record)
 	return value_find(value_find(record, "other_config"), SESSION_MIGRATION_KEY) != NULL;
 }
 
-/* Such a session is how the sender learns what was decided, however late it asks. It ends with
- * Peer.finish or Peer.abort. */
+/* Such a session is how the sender learns what was decided, however late it asks. Peer.finish and
+ * Peer.abort take the migration's entry out again. */
 static bool record_names_migration(const struct value *record)
 {
-	return *value_find_string(value_find(record, "other_config"), SESSION_MIGRATION_KEY, "") !=
-	       '\0';
+	return value_find(record, "other_config")->record.n_members > 1;
 }
 
 static uint64_t record_age_usec(const struct value *record)

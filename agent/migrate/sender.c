@@ -197,7 +197,7 @@ static enum migration_event run_finishing(
 /* Whether there is no more to say to the destination about an abort. */
 static bool is_told(int error, const struct fault *fault)
 {
-	/* It has ended the session with the migration, or never knew the one or the other. */
+	/* The session has ended, or the migration was never its own. */
 	return error == 0 ||
 	       (error == -EREMOTEIO && (fault_is(fault, "SESSION_INVALID") ||
 					       fault_is(fault, "RBAC_PERMISSION_DENIED")));

@@ -52,7 +52,7 @@ void supervisor_close(struct supervisor *supervisor);
 /* Closes it if needed and frees it. NULL is fine; returns NULL. */
 struct supervisor *supervisor_stop(struct supervisor *supervisor);
 
-/* host.migrate_receive: makes the session of one move and the token that names it. */
+/* host.migrate_receive: makes a session for moves to this host and the token that names it. */
 int supervisor_receive(struct supervisor *supervisor, const char *caller_session, const char *host,
 	const char *network, struct value **ret_token, struct fault *fault);
 

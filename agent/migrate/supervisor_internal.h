@@ -24,9 +24,13 @@ struct supervisor {
 /* A final migration leaves registry and agent.db; its `migration` object stays as history. */
 void supervisor_retire(struct supervisor *supervisor, struct migration *migration);
 
-/* A session serves the first migration that it names: RBAC_PERMISSION_DENIED for any other. */
+/* A session that serves a migration does not expire. RBAC_PERMISSION_DENIED if it is none of ours.
+ */
 int supervisor_session_bind(struct supervisor *supervisor, const char *session,
 	const char *migration, struct fault *fault);
+/* The sender needs no more answers about the migration. */
+void supervisor_session_unbind(
+	struct supervisor *supervisor, const char *session, const char *migration);
 int supervisor_session_denied(struct fault *fault);
 
 /* Looks at every receiver once: lease, abandon time, cancels, what a restart interrupted. */

@@ -329,7 +329,7 @@ int supervisor_peer_abort(struct supervisor *supervisor, const char *session, co
 	if (r == 0)
 		r = answer_decision(supervisor, migration, ret_result, &cause, fault);
 	if (r == 0)
-		object_destroy(supervisor->params->storage->pool, "session", session, NULL);
+		supervisor_session_unbind(supervisor, session, migration);
 	return r;
 }
 
@@ -400,7 +400,7 @@ int supervisor_peer_finish(struct supervisor *supervisor, const char *session,
 	}
 	if (r < 0)
 		return r;
-	object_destroy(supervisor->params->storage->pool, "session", session, NULL);
+	supervisor_session_unbind(supervisor, session, migration);
 	*ret_result = value_new_struct();
 	return 0;
 }

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The session of one incoming move: made with the token, bound to the migration that it serves. */
+/* The session of a token: it serves the moves that the token is given for, and nothing else. Its
+ * other_config says so, and has an entry per migration that it serves just now. */
 #include "agent/migrate/peer.h"
 #include "agent/migrate/supervisor_internal.h"
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/log.h"
 
 #include <errno.h>
 #include <string.h>
@@ -76,7 +78,7 @@ int supervisor_receive(struct supervisor *supervisor, const char *caller_session
 int supervisor_session_denied(struct fault *fault)
 {
 	return fault_set(fault, -EACCES, "RBAC_PERMISSION_DENIED", "Peer",
-		"this session was made for another migration", NULL);
+		"the migration was begun with another session", NULL);
 }
 
 struct binding {
@@ -84,7 +86,8 @@ struct binding {
 	const char *migration;
 };
 
-/* A session serves the first migration that it names, and no other. */
+/* Scripts try again with the token that they have, and move several VMs with one: as in XenAPI, a
+ * token is good until its session is idle for too long. */
 static int bind(struct pool_db *pool, void *arg, struct fault *fault)
 {
 	const struct binding *binding = arg;
@@ -93,13 +96,10 @@ static int bind(struct pool_db *pool, void *arg, struct fault *fault)
 	int r = object_get_field(pool, "session", binding->session, "other_config", &config, fault);
 	if (r < 0)
 		return fault_set(fault, r, "SESSION_INVALID", binding->session, NULL);
-	const char *bound = value_find_string(config, SESSION_KEY, NULL);
-	if (bound && strcmp(bound, binding->migration) == 0)
-		return 0;
-	if (!bound || *bound)
+	if (!value_find(config, SESSION_KEY))
 		return supervisor_session_denied(fault);
-	return object_map_set(pool, "session", binding->session, "other_config", SESSION_KEY,
-		binding->migration, fault);
+	return object_map_set(
+		pool, "session", binding->session, "other_config", binding->migration, "", fault);
 }
 
 int supervisor_session_bind(struct supervisor *supervisor, const char *session,
@@ -108,4 +108,16 @@ int supervisor_session_bind(struct supervisor *supervisor, const char *session,
 	struct binding binding = {.session = session, .migration = migration};
 
 	return pool_db_transaction(supervisor->params->storage->pool, bind, &binding, fault);
+}
+
+void supervisor_session_unbind(
+	struct supervisor *supervisor, const char *session, const char *migration)
+{
+	struct pool_db *pool = supervisor->params->storage->pool;
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+
+	if (object_map_remove(pool, "session", session, "other_config", migration, &fault) < 0) {
+		char *text CLEANUP_FREE = fault_describe(&fault);
+		log_warn("MIG-SESSION-BOUND", "migration=%s error=\"%s\"", migration, text);
+	}
 }

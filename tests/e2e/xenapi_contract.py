@@ -257,6 +257,27 @@ class Tasks(Contract):
         self.a.wait_for_no_leftovers()
         self.b.wait_for_no_leftovers()
 
+    def test_a_token_serves_until_its_session_ends(self):
+        """After a refusal, after a cancel, and for several VMs one after the other and at once."""
+        token = self.arguments(self.vm)[1]
+
+        def arguments(vm):
+            mine = self.arguments(vm)
+            return (vm, token, *mine[2:])
+        again = self.guest("again", 32 * MIB)
+        unmapped = list(arguments(again))
+        unmapped[3] = {vdi: NOBODY for vdi in unmapped[3]}
+        self.assert_fails(["HANDLE_INVALID", "SR", NOBODY], self.api.VM.migrate_send, *unmapped)
+        task = self.api.Async.VM.migrate_send(*arguments(again))
+        self.begun(task)
+        self.api.task.cancel(task)
+        self.assertEqual(self.wait(task)["status"], "cancelled")
+        self.api.VM.migrate_send(*arguments(again))
+        tasks = [self.api.Async.VM.migrate_send(*arguments(self.guest(f"one of {i}", 4 * MIB)))
+                 for i in range(3)]
+        self.assertEqual([self.wait(task)["error_info"] for task in tasks], [[], [], []])
+        self.assertEqual(self.api.VM.assert_can_migrate(*arguments(self.vm)), "")
+
     def test_void_has_an_empty_value_as_its_result(self):
         task = self.api.Async.VM.assert_can_migrate(*self.arguments(self.guest("void")))
         self.assertEqual(self.wait(task)["result"], "<value></value>")

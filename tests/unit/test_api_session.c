@@ -183,9 +183,8 @@ static void a_session_that_serves_a_migration_does_not_expire(void **state)
 	};
 	struct sessions *sessions = NULL;
 
-	check_ok(&fixture->fault,
-		object_map_set(fixture->storage.pool, "session", used, "other_config",
-			SESSION_MIGRATION_KEY, uuid, &fixture->fault));
+	check_ok(&fixture->fault, object_map_set(fixture->storage.pool, "session", used,
+					  "other_config", uuid, "", &fixture->fault));
 	check_ok(&fixture->fault, object_set_field(fixture->storage.pool, "session", used,
 					  "last_active", long_ago, &fixture->fault));
 	check_ok(&fixture->fault, object_set_field(fixture->storage.pool, "session", unused,
