@@ -62,3 +62,23 @@ int device_take(struct pool_db *pool, const struct device_rule *rule, const char
 	*ret_place = place;
 	return 0;
 }
+
+int device_list_free(struct pool_db *pool, const struct device_rule *rule, const char *vm,
+	struct value **ret_places, struct fault *fault)
+{
+	struct value *taken CLEANUP_VALUE = NULL;
+	int r;
+
+	if (!object_exists(pool, "VM", vm))
+		return fault_set(fault, -ENOENT, "HANDLE_INVALID", "VM", vm, NULL);
+	r = list_places(pool, rule, vm, &taken, fault);
+	if (r < 0)
+		return r;
+	*ret_places = value_new_array();
+	for (uint64_t place = 0; place <= rule->max; place++) {
+		char *text CLEANUP_FREE = xasprintf("%" PRIu64, place);
+		if (!value_contains_string(taken, text))
+			value_append_string(*ret_places, text);
+	}
+	return 0;
+}

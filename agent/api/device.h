@@ -19,4 +19,8 @@ struct device_rule {
 int device_take(struct pool_db *pool, const struct device_rule *rule, const char *vm,
 	const char *wanted, uint64_t *ret_place, struct fault *fault);
 
+/* *ret_places: array of the free places, as text; of a VM that does not exist: HANDLE_INVALID. */
+int device_list_free(struct pool_db *pool, const struct device_rule *rule, const char *vm,
+	struct value **ret_places, struct fault *fault);
+
 #endif

@@ -172,12 +172,22 @@ static int vbd_set_userdevice(struct call *call, struct value *const *args,
 	return pool_db_transaction(api_of(call)->pool, vbd_move, &move, fault);
 }
 
+/* Kept here and not with class VM: it answers what VBD.create may be given. */
+static int vm_get_allowed_vbd_devices(struct call *call, struct value *const *args,
+	struct value **ret_result, struct fault *fault)
+{
+	return device_list_free(
+		api_of(call)->pool, &vbd_rule, arg_text(args, 0), ret_result, fault);
+}
+
 static const struct param create_params[] = {{"args", PARAM_STRUCT, "VBD record"}};
 static const struct param self_params[] = {{"self", PARAM_STRING, "VBD ref"}};
 static const struct param userdevice_params[] = {
 	{"self", PARAM_STRING, "VBD ref"},
 	{"value", PARAM_STRING, NULL},
 };
+
+static const struct param vm_params[] = {{"vm", PARAM_STRING, "VM ref"}};
 
 static const struct method rows[] = {
 	{
@@ -202,6 +212,13 @@ static const struct method rows[] = {
 		PARAMS(userdevice_params),
 		.result = "void",
 		.doc = "Moves it to another place of the VM; the device name follows.",
+	},
+	{
+		.name = "VM.get_allowed_VBD_devices",
+		.handle = vm_get_allowed_vbd_devices,
+		PARAMS(vm_params),
+		.result = "string set",
+		.doc = "The values of VBD.userdevice that are free in this VM, in order.",
 	},
 };
 

@@ -142,8 +142,18 @@ static int vif_destroy(struct call *call, struct value *const *args, struct valu
 	return pool_db_transaction(api_of(call)->pool, vif_unmake, vif, fault);
 }
 
+/* Kept here and not with class VM: it answers what VIF.create may be given. */
+static int vm_get_allowed_vif_devices(struct call *call, struct value *const *args,
+	struct value **ret_result, struct fault *fault)
+{
+	return device_list_free(
+		api_of(call)->pool, &vif_rule, arg_text(args, 0), ret_result, fault);
+}
+
 static const struct param create_params[] = {{"args", PARAM_STRUCT, "VIF record"}};
 static const struct param self_params[] = {{"self", PARAM_STRING, "VIF ref"}};
+
+static const struct param vm_params[] = {{"vm", PARAM_STRING, "VM ref"}};
 
 static const struct method rows[] = {
 	{
@@ -161,6 +171,13 @@ static const struct method rows[] = {
 		PARAMS(self_params),
 		.result = "void",
 		.doc = "Takes the network card out of the VM.",
+	},
+	{
+		.name = "VM.get_allowed_VIF_devices",
+		.handle = vm_get_allowed_vif_devices,
+		PARAMS(vm_params),
+		.result = "string set",
+		.doc = "The values of VIF.device that are free in this VM, in order.",
 	},
 };
 

@@ -436,11 +436,31 @@ static void the_first_repository_becomes_the_default(void **state)
 	assert_string_equal(after, REF_NULL);
 }
 
+static void free_places_are_told(void **state)
+{
+	struct api_fixture *fixture = *state;
+	struct value *vm_fields = value_set_string(value_new_struct(), "name_label", "vm");
+	char *vm CLEANUP_FREE = create(fixture, "VM.create", vm_fields);
+	char *vif CLEANUP_FREE = create(fixture, "VIF.create", vif_record(fixture, vm, ""));
+	struct value *vbds CLEANUP_VALUE =
+		api_call_ok(fixture, "VM.get_allowed_VBD_devices", params_new(fixture, vm, NULL));
+	struct value *vifs CLEANUP_VALUE =
+		api_call_ok(fixture, "VM.get_allowed_VIF_devices", params_new(fixture, vm, NULL));
+
+	assert_int_equal(vbds->array.n_items, 256);
+	assert_string_equal(vbds->array.items[0]->string, "0");
+	assert_int_equal(vifs->array.n_items, 15);
+	assert_string_equal(vifs->array.items[0]->string, "1");
+	api_call_fails(fixture, "HANDLE_INVALID", "VM.get_allowed_VBD_devices",
+		params_new(fixture, "OpaqueRef:x", NULL));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, api_fixture_setup, api_fixture_teardown)
 
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
+		TEST(free_places_are_told),
 		TEST(the_first_repository_becomes_the_default),
 		TEST(a_vm_is_made_whole_and_goes_whole),
 		TEST(a_vm_that_makes_no_sense_is_refused),
