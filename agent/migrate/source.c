@@ -39,10 +39,14 @@ static int mark(struct pool_db *pool, void *arg, struct fault *fault)
 	int r = vm_check_operation(pool, marks->vm, VM_OPERATION, fault);
 	if (r == 0)
 		r = vm_ensure_operation(pool, marks->vm, marks->key, VM_OPERATION, fault);
-	for (size_t i = 0; r == 0 && i < marks->disks->array.n_items; i++)
-		r = object_map_set(pool, "VDI",
-			value_find_string(marks->disks->array.items[i], "vdi", ""),
-			"current_operations", marks->key, VDI_OPERATION, fault);
+	for (size_t i = 0; r == 0 && i < marks->disks->array.n_items; i++) {
+		const char *vdi = value_find_string(marks->disks->array.items[i], "vdi", "");
+		/* Another VM may have it too, and run. */
+		r = vm_check_disk_still(pool, vdi, VM_OPERATION, fault);
+		if (r == 0)
+			r = object_map_set(pool, "VDI", vdi, "current_operations", marks->key,
+				VDI_OPERATION, fault);
+	}
 	return r;
 }
 

@@ -206,6 +206,22 @@ int vm_check_operation(
 	return r < 0 ? r : check_kind(vm, record, rule, fault);
 }
 
+int vm_check_disk_still(
+	struct pool_db *pool, const char *vdi, const char *operation, struct fault *fault)
+{
+	struct value *vbds CLEANUP_VALUE = NULL;
+	int r = object_find(pool, "VBD", "VDI", vdi, &vbds, fault);
+
+	for (size_t i = 0; r == 0 && i < vbds->array.n_items; i++) {
+		struct value *vbd CLEANUP_VALUE = NULL;
+		r = object_get_record(pool, "VBD", vbds->array.items[i]->string, &vbd, fault);
+		if (r == 0 && value_find_bool(vbd, "currently_attached", false) &&
+			strcmp(value_find_string(vbd, "mode", "RW"), "RO") != 0)
+			return fault_set(fault, -EBUSY, "VDI_IN_USE", vdi, operation, NULL);
+	}
+	return r;
+}
+
 bool vm_has_operation(struct pool_db *pool, const char *vm, const char *key)
 {
 	struct value *operations CLEANUP_VALUE = NULL;

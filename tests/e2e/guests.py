@@ -218,13 +218,40 @@ class Guests(unittest.TestCase):
         guest.wait_for_state("Halted", 1.0)
         self.assert_halted(guest)
 
-    def test_it_ends_while_no_agent_looks(self):
-        guest = Guest(self.a, "alone").start()
+    def test_it_shuts_down_while_no_agent_looks(self):
+        guest = Guest(self.a, "alone").start().wait_for_beat()
         pid = guest.pid()
+        guest.type("sleep 1; sync; poweroff -f")
         self.a.kill()
-        os.kill(pid, signal.SIGKILL)
+        wait_for("QEMU ends", lambda: pid not in self.a.guests(), 20)
         self.a.start()
         self.assert_halted(guest)
+
+    def test_a_qemu_that_hangs_stays_until_it_is_killed(self):
+        guest = Guest(self.a, "hangs").start()
+        pid = guest.pid()
+        os.kill(pid, signal.SIGSTOP)
+        self.a.kill()
+        self.a.start()
+        self.assertEqual((guest.state(), guest.pid()), ("Running", pid))
+        details = refused(self, "INTERNAL_ERROR", guest.call, "pause")
+        self.assertIn("has not answered yet", details[1])
+        self.assertEqual(guest.state(), "Running")
+        os.kill(pid, signal.SIGCONT)
+        guest.wait_for_beat()
+        wait_for("it can be paused", lambda: self.can_pause(guest), 10)
+        guest.call("unpause")
+        os.kill(pid, signal.SIGSTOP)
+        guest.call("hard_shutdown")
+        self.assert_halted(guest)
+
+    def can_pause(self, guest):
+        try:
+            guest.call("pause")
+            return True
+        except Failure as failure:
+            self.assertEqual(failure.code, "INTERNAL_ERROR")
+            return False
 
     def test_an_agent_that_dies_while_it_starts_one(self):
         guest = Guest(self.a, "torn")
@@ -346,8 +373,12 @@ class Guests(unittest.TestCase):
             move = Move(self.a, b, guest.vm, sr_b)
             details = refused(self, "VM_BAD_POWER_STATE", move.send)
             self.assertEqual(details[2:], ["halted", "running"])
+            sharing = self.a.vm_create("sharing", self.a.disks_of(guest.vm))
+            refused(self, "VDI_IN_USE", Move(self.a, b, sharing, sr_b).send)
+            self.a.session.VM.destroy(sharing)
             guest.call("clean_shutdown")
             self.assert_halted(guest)
+            b.wait_for_no_leftovers()
             arrived = Move(self.a, b, guest.vm, sr_b).send()
             there = Guest.__new__(Guest)
             there.pool, there.vm, there.uuid = b, arrived, guest.uuid
