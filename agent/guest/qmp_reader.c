@@ -108,8 +108,10 @@ static void sort_out(struct value *object, struct qmp_message *message)
 		message->kind = QMP_EVENT;
 		message->name = xstrdup(event);
 		message->body = take_member(object, "data");
-		if (!message->body)
+		if (!message->body || message->body->type != VALUE_STRUCT) {
+			value_free(message->body);
 			message->body = value_new_struct();
+		}
 	} else if (error) {
 		message->kind = QMP_ERROR;
 		message->name = xstrdup(value_find_string(error, "class", ""));

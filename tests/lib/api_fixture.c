@@ -216,8 +216,28 @@ static void set_password(struct api_fixture *fixture)
 					  crypt_r(API_PASSWORD, setting, data), &fixture->fault));
 }
 
+static void host_memory(int64_t *ret_total_bytes, int64_t *ret_free_bytes)
+{
+	*ret_total_bytes = API_MEMORY;
+	*ret_free_bytes = API_MEMORY;
+}
+
+static void start_guests(struct api_fixture *fixture)
+{
+	const struct guests_params params = {
+		.storage = &fixture->storage,
+		.run_dir = fixture->folder,
+		.program = "/bin/false",
+		.memory = host_memory,
+	};
+
+	check_ok(&fixture->fault, guests_new(&params, &fixture->guests, &fixture->fault));
+	check_ok(&fixture->fault, guests_recover(fixture->guests, &fixture->fault));
+}
+
 static void start_api(struct api_fixture *fixture)
 {
+	start_guests(fixture);
 	fixture->supervisor_params = (struct supervisor_params){
 		.storage = &fixture->storage,
 		.state_dir = fixture->folder,
@@ -236,6 +256,7 @@ static void start_api(struct api_fixture *fixture)
 	const struct api_params params = {
 		.storage = &fixture->storage,
 		.supervisor = fixture->supervisor,
+		.guests = fixture->guests,
 		.host_ref = fixture->host_ref,
 		.pool_ref = fixture->pool_ref,
 		.session_timeout_usec = fixture->session_timeout_usec,
@@ -247,8 +268,10 @@ static void start_api(struct api_fixture *fixture)
 static void stop_api(struct api_fixture *fixture)
 {
 	supervisor_close(fixture->supervisor);
+	guests_close(fixture->guests);
 	fixture->api = api_free(fixture->api);
 	fixture->supervisor = supervisor_stop(fixture->supervisor);
+	fixture->guests = guests_free(fixture->guests);
 }
 
 void api_fixture_restart(struct api_fixture *fixture)

@@ -14,12 +14,15 @@
 
 #define API_USER     "root"
 #define API_PASSWORD "correct horse"
+/* What the host has for guests. */
+#define API_MEMORY (INT64_C(1) << 30)
 
 struct api_fixture {
 	char folder[64];
 	struct storage storage;
 	struct supervisor_params supervisor_params; /* the supervisor keeps a pointer to it */
 	struct supervisor *supervisor;
+	struct guests *guests; /* their QEMU is /bin/false */
 	struct api *api;
 	char *pool_ref;
 	char *host_ref;

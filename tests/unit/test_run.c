@@ -360,10 +360,45 @@ static void threads_start_children_at_the_same_time(void **state)
 	assert_int_equal(n_failed, 0);
 }
 
+static void one_that_outlives_is_left_and_taken_in_again(void **state)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	struct buf output CLEANUP_BUF = BUF_INIT;
+	char *path CLEANUP_FREE = xasprintf("%s/output", dir);
+	const char *argv[] = {"/bin/sh", "-c", "echo started; exec sleep 100", NULL};
+	struct run_params params = {.argv = argv, .outlives_with_output = path};
+	struct child *child = NULL;
+	struct child *again = NULL;
+
+	(void)state;
+	check_ok(&fault, run_start(&params, &child, &fault));
+	pid_t pid = run_pid(child);
+	assert_null(run_leave(child));
+	assert_int_equal(kill(pid, 0), 0);
+
+	check_ok(&fault, run_adopt(pid, &again, &fault));
+	assert_int_equal(run_pid(again), pid);
+	assert_true(run_is_alive(again));
+	/* Until the deadline; by then the shell has written its line. */
+	assert_int_equal(run_wait(again, clock_deadline(300 * USEC_PER_MSEC)), -ETIMEDOUT);
+	run_kill(again, SIGKILL);
+	assert_int_equal(run_wait(again, clock_deadline(SOON)), 0);
+	assert_false(run_is_alive(again));
+	assert_int_equal(run_status(again), -1);
+	run_free(again);
+	/* Its parent lives on here, and is to reap it. */
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	assert_int_equal(run_adopt(pid, &again, &fault), -ESRCH);
+	assert_int_equal(io_read_file(path, 100, &output), 0);
+	assert_string_equal(output.data, "started\n");
+	unlink(path);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(its_end_and_status_are_seen),
+		cmocka_unit_test(one_that_outlives_is_left_and_taken_in_again),
 		cmocka_unit_test(a_wait_ends_at_its_deadline_and_free_kills),
 		cmocka_unit_test(a_program_that_cannot_run_is_an_error_that_names_it),
 		cmocka_unit_test(it_has_only_what_it_was_given),
