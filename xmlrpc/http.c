@@ -252,7 +252,8 @@ static enum MHD_Result begin(struct http *http, struct MHD_Connection *connectio
 	read_peer_address(request);
 	check_headers(request, method, &length);
 	/* An answer before the body ends the connection: libmicrohttpd has no use for the rest. */
-	if (length > DRAIN_MAX_BYTES || header(connection, "Transfer-Encoding"))
+	if (request->status &&
+		(length > DRAIN_MAX_BYTES || header(connection, "Transfer-Encoding")))
 		return send_answer(request);
 	if (request->status)
 		return MHD_YES;

@@ -15,6 +15,7 @@ static void abort_receiver(
 	struct supervisor *supervisor, struct migration *m, enum migration_event why)
 {
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	char *session CLEANUP_FREE = migration_get_string(m, "session");
 
 	if (why == EVENT_ABANDONED) {
 		struct fault reason CLEANUP_FAULT = FAULT_INIT;
@@ -31,6 +32,9 @@ static void abort_receiver(
 		char *text CLEANUP_FREE = fault_describe(&fault);
 		log_error("MIG-ABORT", "migration=%s error=%s; trying again", m->uuid, text);
 	}
+	/* Its sender cannot have asked for the commit. */
+	if (why == EVENT_ABANDONED && session)
+		supervisor_session_unbind(supervisor, session, m->uuid);
 }
 
 static void withdraw(struct migration *m)

@@ -24,14 +24,17 @@ struct supervisor {
 /* A final migration leaves registry and agent.db; its `migration` object stays as history. */
 void supervisor_retire(struct supervisor *supervisor, struct migration *migration);
 
-/* A session that serves a migration does not expire. RBAC_PERMISSION_DENIED if it is none of ours.
- */
+/* Whether it is a session of host.migrate_receive: SESSION_INVALID, RBAC_PERMISSION_DENIED. */
+int supervisor_session_check(
+	struct supervisor *supervisor, const char *session, struct fault *fault);
+int supervisor_session_denied(struct fault *fault);
+/* A session does not expire while a migration is bound to it: however late the sender asks, it
+ * learns what was decided. */
 int supervisor_session_bind(struct supervisor *supervisor, const char *session,
 	const char *migration, struct fault *fault);
 /* The sender needs no more answers about the migration. */
 void supervisor_session_unbind(
 	struct supervisor *supervisor, const char *session, const char *migration);
-int supervisor_session_denied(struct fault *fault);
 
 /* Looks at every receiver once: lease, abandon time, cancels, what a restart interrupted. */
 void keeper_round(struct supervisor *supervisor);

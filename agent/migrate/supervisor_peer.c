@@ -39,7 +39,7 @@ static int find(struct supervisor *supervisor, const char *session, const char *
 	*ret_migration = NULL;
 	if (!uuid_is_valid(migration))
 		return fault_set(fault, -EINVAL, "INVALID_VALUE", "migration", migration, NULL);
-	int r = supervisor_session_bind(supervisor, session, migration, fault);
+	int r = supervisor_session_check(supervisor, session, fault);
 	if (r < 0)
 		return r;
 	struct migration *m CLEANUP_MIGRATION = registry_find(&supervisor->registry, migration);
@@ -176,6 +176,8 @@ int supervisor_peer_prepare(struct supervisor *supervisor, const char *session,
 		r = check_undecided(supervisor, migration, fault);
 		if (r == 0)
 			r = receiver_check(supervisor->params, manifest, fault);
+		if (r == 0)
+			r = supervisor_session_bind(supervisor, session, migration, fault);
 		if (r == 0)
 			r = create_receiver(supervisor, session, migration, manifest, &m, fault);
 	}
@@ -323,12 +325,12 @@ int supervisor_peer_abort(struct supervisor *supervisor, const char *session, co
 		r = receiver_abort(m, EVENT_FAILED, fault);
 		leave(supervisor, m);
 		/* The keeper goes on with what could not be removed now. */
-		if (is_decided(m))
-			r = 0;
+		if (r < 0 && !is_decided(m))
+			return r;
 	}
-	if (r == 0)
-		r = answer_decision(supervisor, migration, ret_result, &cause, fault);
-	if (r == 0)
+	r = answer_decision(supervisor, migration, ret_result, &cause, fault);
+	/* One who aborts what is committed has yet to learn it for good: Peer.finish. */
+	if (r == 0 && strcmp(value_find_string(*ret_result, "decision", ""), "aborted") == 0)
 		supervisor_session_unbind(supervisor, session, migration);
 	return r;
 }

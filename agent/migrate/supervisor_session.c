@@ -81,33 +81,25 @@ int supervisor_session_denied(struct fault *fault)
 		"the migration was begun with another session", NULL);
 }
 
-struct binding {
-	const char *session;
-	const char *migration;
-};
-
 /* Scripts try again with the token that they have, and move several VMs with one: as in XenAPI, a
  * token is good until its session is idle for too long. */
-static int bind(struct pool_db *pool, void *arg, struct fault *fault)
+int supervisor_session_check(
+	struct supervisor *supervisor, const char *session, struct fault *fault)
 {
-	const struct binding *binding = arg;
 	struct value *config CLEANUP_VALUE = NULL;
 
-	int r = object_get_field(pool, "session", binding->session, "other_config", &config, fault);
+	int r = object_get_field(supervisor->params->storage->pool, "session", session,
+		"other_config", &config, fault);
 	if (r < 0)
-		return fault_set(fault, r, "SESSION_INVALID", binding->session, NULL);
-	if (!value_find(config, SESSION_KEY))
-		return supervisor_session_denied(fault);
-	return object_map_set(
-		pool, "session", binding->session, "other_config", binding->migration, "", fault);
+		return fault_set(fault, r, "SESSION_INVALID", session, NULL);
+	return value_find(config, SESSION_KEY) ? 0 : supervisor_session_denied(fault);
 }
 
 int supervisor_session_bind(struct supervisor *supervisor, const char *session,
 	const char *migration, struct fault *fault)
 {
-	struct binding binding = {.session = session, .migration = migration};
-
-	return pool_db_transaction(supervisor->params->storage->pool, bind, &binding, fault);
+	return object_map_set(supervisor->params->storage->pool, "session", session, "other_config",
+		migration, "", fault);
 }
 
 void supervisor_session_unbind(
