@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/migrate/source.h"
 
+#include "agent/migrate/metadata.h"
 #include "agent/vm/object.h"
 #include "agent/vm/operations.h"
 #include "base/alloc.h"
+#include "base/json.h"
+
+#include <errno.h>
+#include <string.h>
 
 #define VM_OPERATION  "migrate_send"
 #define VDI_OPERATION "mirror"
@@ -12,6 +17,8 @@ struct marks {
 	char *vm;
 	char *key;
 	struct value *disks;
+	struct value *manifest;
+	struct value *vif_map;
 };
 
 static void marks_load(struct migration *m, struct marks *marks)
@@ -19,6 +26,8 @@ static void marks_load(struct migration *m, struct marks *marks)
 	marks->vm = migration_get_string(m, "vm");
 	marks->key = migration_get_string(m, "operation");
 	marks->disks = migration_get(m, "disks");
+	marks->manifest = migration_get(m, "manifest");
+	marks->vif_map = migration_get(m, "vif_map");
 }
 
 static void marks_clear(struct marks *marks)
@@ -26,9 +35,42 @@ static void marks_clear(struct marks *marks)
 	free(marks->vm);
 	free(marks->key);
 	value_free(marks->disks);
+	value_free(marks->manifest);
+	value_free(marks->vif_map);
 }
 
 #define CLEANUP_MARKS CLEANUP(marks_clear)
+
+/* As text, because one of them may have been stored. */
+static bool is_same(const struct value *a, const struct value *b)
+{
+	struct buf left CLEANUP_BUF = BUF_INIT;
+	struct buf right CLEANUP_BUF = BUF_INIT;
+
+	json_encode(a, &left);
+	json_encode(b, &right);
+	return strcmp(left.data, right.data) == 0;
+}
+
+/* The plan was made before the VM was locked, and the destination was asked in between. */
+static int check_unchanged(struct pool_db *pool, const struct marks *marks, struct fault *fault)
+{
+	static const char *const parts[] = {"vm", "vbds", "vifs"};
+	struct value *disks CLEANUP_VALUE = value_new_array();
+	struct value *now CLEANUP_VALUE = NULL;
+
+	for (size_t i = 0; i < marks->disks->array.n_items; i++)
+		value_append_string(
+			disks, value_find_string(marks->disks->array.items[i], "vdi", ""));
+	int r = metadata_export(pool, marks->vm, disks, marks->vif_map, &now, fault);
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(parts); i++)
+		if (!is_same(value_find(now, parts[i]), value_find(marks->manifest, parts[i])))
+			r = fault_text(fault, -EBUSY,
+				"the VM or its devices (%s) were changed after the migration was "
+				"asked for: migrate it again",
+				parts[i]);
+	return r;
+}
 
 static int mark(struct pool_db *pool, void *arg, struct fault *fault)
 {
@@ -37,6 +79,8 @@ static int mark(struct pool_db *pool, void *arg, struct fault *fault)
 	if (vm_has_operation(pool, marks->vm, marks->key))
 		return 0;
 	int r = vm_check_operation(pool, marks->vm, VM_OPERATION, fault);
+	if (r == 0)
+		r = check_unchanged(pool, marks, fault);
 	if (r == 0)
 		r = vm_ensure_operation(pool, marks->vm, marks->key, VM_OPERATION, fault);
 	for (size_t i = 0; r == 0 && i < marks->disks->array.n_items; i++) {

@@ -7,7 +7,7 @@
 #include "agent/migrate/migration.h"
 
 /* Marks the operation in VM.current_operations and in its disks', after checking once more that
- * none runs. */
+ * none runs, and that the VM is still what was planned: -EBUSY. */
 int source_lock(struct migration *migration, struct fault *fault);
 /* Takes the marks away. */
 int source_unlock(struct migration *migration, struct fault *fault);

@@ -285,6 +285,7 @@ static int make_document(struct supervisor *supervisor, const struct migrate_req
 	else
 		value_set_string(document, "operation", task);
 	value_set(document, "token", value_copy(request->dest));
+	value_set(document, "vif_map", value_copy(request->vif_map));
 	value_set_bool(document, "copy", copy);
 	*ret_document = TAKE_PTR(document);
 	return 0;

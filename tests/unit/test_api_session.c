@@ -164,6 +164,18 @@ static void count_ended(void *arg, const char *session)
 	++*(int *)arg;
 }
 
+static struct sessions_params params_of(struct api_fixture *fixture, int *n_ended)
+{
+	return (struct sessions_params){
+		.pool = fixture->storage.pool,
+		.host_ref = fixture->host_ref,
+		.timeout_usec = 3600 * USEC_PER_SEC,
+		.is_busy = never_busy,
+		.ended = count_ended,
+		.arg = n_ended,
+	};
+}
+
 /* A sender that was away for days must still learn what was decided. */
 static void a_session_that_serves_a_migration_does_not_expire(void **state)
 {
@@ -173,14 +185,7 @@ static void a_session_that_serves_a_migration_does_not_expire(void **state)
 	char *used CLEANUP_FREE = make_migration_session(fixture);
 	char *uuid CLEANUP_FREE = uuid_new();
 	int n_ended = 0;
-	const struct sessions_params params = {
-		.pool = fixture->storage.pool,
-		.host_ref = fixture->host_ref,
-		.timeout_usec = 3600 * USEC_PER_SEC,
-		.is_busy = never_busy,
-		.ended = count_ended,
-		.arg = &n_ended,
-	};
+	const struct sessions_params params = params_of(fixture, &n_ended);
 	struct sessions *sessions = NULL;
 
 	check_ok(&fixture->fault, object_map_set(fixture->storage.pool, "session", used,
@@ -200,14 +205,7 @@ static void the_session_idle_longest_gives_way(void **state)
 {
 	struct api_fixture *fixture = *state;
 	int n_ended = 0;
-	const struct sessions_params params = {
-		.pool = fixture->storage.pool,
-		.host_ref = fixture->host_ref,
-		.timeout_usec = 3600 * USEC_PER_SEC,
-		.is_busy = never_busy,
-		.ended = count_ended,
-		.arg = &n_ended,
-	};
+	const struct sessions_params params = params_of(fixture, &n_ended);
 	struct sessions *sessions = NULL;
 	char *first CLEANUP_FREE = NULL;
 	char *second CLEANUP_FREE = NULL;
