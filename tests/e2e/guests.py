@@ -192,6 +192,20 @@ class Guests(unittest.TestCase):
         guest.wait_for_state("Halted")
         self.assert_halted(guest)
 
+    def test_what_qemu_does_by_itself_is_seen(self):
+        """As when it stops a guest whose disk is full: here by its second monitor."""
+        guest = Guest(self.a, "itself").start()
+        with socket.socket(socket.AF_UNIX) as monitor:
+            monitor.connect(os.path.join(guest.folder(), "qmp2"))
+            monitor.sendall(b'{"execute":"qmp_capabilities"}\n{"execute":"stop"}\n')
+            guest.wait_for_state("Paused", 2)
+            self.assertIn("unpause", guest.record()["allowed_operations"])
+            monitor.sendall(b'{"execute":"cont"}\n')
+            guest.wait_for_state("Running", 2)
+            monitor.sendall(b'{"execute":"quit"}\n')
+            guest.wait_for_state("Halted", 2)
+        self.assert_halted(guest)
+
     def test_a_killed_qemu_is_noticed_within_a_second(self):
         guest = Guest(self.a, "killed").start()
         os.kill(guest.pid(), signal.SIGKILL)
@@ -271,7 +285,7 @@ class Guests(unittest.TestCase):
     def test_a_guest_that_does_not_shut_down(self):
         self.a.configure(guest_shutdown_timeout="1s")
         self.a.restart()
-        guest = Guest(self.a, "deaf").start()
+        guest = Guest(self.a, "deaf", PV_args=linuxguest.ARGS + " deaf").start().wait_for_beat()
         refused(self, "VM_FAILED_SHUTDOWN_ACKNOWLEDGMENT", guest.call, "clean_shutdown")
         self.assertEqual(guest.state(), "Running")
         self.a.configure(guest_shutdown_timeout="60s")
