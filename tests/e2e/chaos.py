@@ -80,7 +80,10 @@ class Chaos(unittest.TestCase):
     # --- what must hold ---
 
     def settled(self):
+        """The task is there from the beginning, the migration only after the checks."""
         for pool in (self.a, self.b):
+            if any(task["status"] == "pending" for task in pool.session.task.get_all_records().values()):
+                return False
             for record in pool.session.migration.get_all_records().values():
                 if record["state"] not in ("DONE", "FAILED", "CANCELLED"):
                     return False

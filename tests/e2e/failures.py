@@ -4,6 +4,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ import unittest
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 from ferrytest import MIB, NULL, Failure, give
-from slowmove import SlowMove
+from slowmove import DISK, SlowMove
 from vmstate import different, vm_state
 
 
@@ -143,6 +144,23 @@ class Failures(SlowMove):
         failure = self.assert_task_fails(task, "SR_BACKEND_FAILURE_44", "VDI_COPY_FAILED")
         self.assertIn("space", repr(failure.details).lower())
         os.unlink(filler)
+        self.assert_untouched()
+
+    def test_an_image_that_is_replaced_at_the_destination(self):
+        """It holds nothing of what was sent and compared before."""
+        task = self.begin_and_wait_for_the_middle()
+        folder = self.location(self.b, self.sr_b)
+        name, = os.listdir(folder)
+        other = os.path.join(folder, ".other")
+        with open(other, "wb") as file:
+            file.truncate(DISK)
+        give(other)
+        os.rename(other, os.path.join(folder, name))
+        for pid in self.b.tgtds():
+            os.kill(pid, signal.SIGKILL)
+        failure = self.assert_task_fails(task, "INTERNAL_ERROR")
+        self.assertIn("replaced", failure.details[1])
+        self.assertIn("on the source as before", failure.details[1])
         self.assert_untouched()
 
     # --- cancel ---
