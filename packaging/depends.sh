@@ -27,11 +27,12 @@ as_root()
 
 # install_depends LIST GROUP...: apt-get runs only when something is missing.
 #
-# The tgt package starts its own tgtd on port 3260 when it is installed. We start our own, so for the
-# length of this installation alone the package's service is masked; one that was there is not touched.
+# The tgt package starts a tgtd on port 3260 when it is installed. Ferry starts its own, so for the
+# length of this installation a policy-rc.d (invoke-rc.d(8)) keeps that one from starting, unless the
+# machine has a policy of its own. A service that is there already is not touched.
 install_depends()
 {
-    local list=$1 group package missing=() mask=/run/systemd/system/tgt.service masked=
+    local list=$1 group package missing=() policy=/usr/sbin/policy-rc.d made='' status=0
     shift
     for group in "$@"; do
         while read -r package; do
@@ -40,14 +41,16 @@ install_depends()
     done
     [ ${#missing[@]} -gt 0 ] || return 0
     echo "installing: ${missing[*]}"
-    if ! has_package tgt && [ ! -e "$mask" ] && [ ! -L "$mask" ]; then
-        as_root mkdir -p "${mask%/*}" && as_root ln -s /dev/null "$mask" && masked=1
+    if [ ! -e "$policy" ]; then
+        # shellcheck disable=SC2016 # $1 is the policy's own
+        printf '#!/bin/sh\ncase $1 in tgt*) exit 101 ;; esac\n' | as_root tee "$policy" >/dev/null
+        as_root chmod 755 "$policy"
+        made=1
     fi
-    local status=0
     as_root apt-get -qq update &&
         as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l \
             apt-get -qq -y --no-install-recommends install "${missing[@]}" >/dev/null || status=$?
-    [ -z "$masked" ] || as_root rm -f "$mask"
+    [ -z "$made" ] || as_root rm -f "$policy"
     [ "$status" = 0 ] || echo "apt-get could not install: ${missing[*]}" >&2
     return "$status"
 }
