@@ -25,7 +25,12 @@ def parse():
     parser.add_argument("--rounds", type=int, default=5, help="runs of each (5)")
     parser.add_argument("--dir", default="/dev/shm", help="where the files lie (/dev/shm)")
     parser.add_argument("--threads", type=int, default=4, help="tgtd -t (4)")
+    parser.add_argument("--allocated", action="store_true",
+                        help="copy onto files whose blocks are allocated, not fresh ones")
     parser.add_argument("--min-ratio", type=float, default=0, help="fail below this ratio")
+    parser.add_argument("--quiet-share", type=float, default=None, metavar="SHARE",
+                        help="repeat a run while other processes used more than this share of "
+                        "the CPUs, of either engine alike (at most 20 times as many runs)")
     parser.add_argument("--json", action="store_true", help="results as JSON")
     return parser.parse_args()
 
@@ -58,22 +63,40 @@ def warm(folder, mib):
 
 def run(program, engine, folder, args):
     warm(folder, args.size)
-    command = [program, "--threads", str(args.threads), engine, os.path.join(folder, "source"),
-               os.path.join(folder, "dest")]
+    command = [program, "--threads", str(args.threads)]
+    command += ["--allocated"] if args.allocated else []
+    command += [engine, os.path.join(folder, "source"), os.path.join(folder, "dest")]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     if done.returncode:
         sys.exit(f"{engine} failed")
     return json.loads(done.stdout)
 
 
-def measure(program, args):
+def is_quiet(result, args):
+    if args.quiet_share is None:
+        return True
+    available = result["seconds"] * os.cpu_count()
+    return result["others_cpu_seconds"] <= args.quiet_share * available
+
+
+def run_quietly(program, engine, folder, args, discarded):
+    while True:
+        result = run(program, engine, folder, args)
+        if is_quiet(result, args):
+            return result
+        discarded.append(result)
+        if len(discarded) > 20 * args.rounds:
+            sys.exit("the machine is never quiet enough for --quiet-share")
+
+
+def measure(program, args, discarded):
     results = {"ferry": [], "qemu-img": []}
     folder = tempfile.mkdtemp(prefix="ferry-bench-", dir=args.dir)
     try:
         write_random(os.path.join(folder, "source"), args.size)
         for i in range(args.rounds):
             for engine in sorted(results, reverse=bool(i % 2)):
-                results[engine].append(run(program, engine, folder, args))
+                results[engine].append(run_quietly(program, engine, folder, args, discarded))
     finally:
         shutil.rmtree(folder)
     return results
@@ -91,16 +114,20 @@ def summarize(runs):
 
 def main():
     args = parse()
-    results = measure(find_program(), args)
+    discarded = []
+    results = measure(find_program(), args, discarded)
     summary = {engine: summarize(runs) for engine, runs in results.items()}
     ferry, other = summary["ferry"], summary["qemu-img"]
     ferry["peak_rss_kib"] = max(r["peak_rss_kib"] for r in results["ferry"])
     summary["load_average"] = os.getloadavg()[0]
+    summary["runs_discarded"] = len(discarded)
     summary["ratio"] = round(ferry["median_mib_per_sec"] / other["median_mib_per_sec"], 2)
     if args.json:
-        print(json.dumps({"size_mib": args.size, **summary}, indent=2))
+        print(json.dumps({"size_mib": args.size, "allocated": args.allocated,
+                          "threads": args.threads, **summary}, indent=2))
     else:
-        print(f"{args.size} MiB of random data into fresh exports, {args.rounds} rounds")
+        kind = "allocated" if args.allocated else "fresh"
+        print(f"{args.size} MiB of random data into {kind} exports, {args.rounds} rounds")
         print(f"{'':10} {'median':>8} {'min':>8} {'max':>8} MiB/s {'CPU':>8} {'tgtd CPU':>10} s")
         for engine in ("ferry", "qemu-img"):
             s = summary[engine]
@@ -109,7 +136,7 @@ def main():
                   f"{s['median_target_cpu_seconds']:10}")
         print(f"ratio {summary['ratio']}, contents equal, Ferry's peak RSS "
               f"{ferry['peak_rss_kib'] / 1024:.1f} MiB, load average "
-              f"{summary['load_average']:.1f}")
+              f"{summary['load_average']:.1f}, {len(discarded)} runs discarded as disturbed")
     return 1 if summary["ratio"] < args.min_ratio else 0
 
 
