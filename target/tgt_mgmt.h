@@ -58,7 +58,7 @@ struct tgt_request {
 	uint64_t sid;
 	uint64_t lun;
 	uint32_t cid;
-	/* "key=value,..."; NULL: none. tgtd dies of some requests without one (tgt.md 1.2), so an
+	/* "key=value,..."; NULL: none. tgtd dies of some requests without one, so an
 	 * op that has one is refused here without. */
 	const char *payload;
 };
