@@ -32,6 +32,8 @@
 
 struct http {
 	struct MHD_Daemon *daemon;
+	MHD_socket quiesced_fd; /* the listening socket, once closed to clients; or
+				   MHD_INVALID_SOCKET */
 	struct http_params params;
 
 	pthread_mutex_t lock; /* protects what follows */
@@ -368,6 +370,7 @@ int http_start(const struct http_params *params, struct http **ret_http, struct 
 	struct http *http = xcalloc(1, sizeof(*http));
 
 	http->params = *params;
+	http->quiesced_fd = MHD_INVALID_SOCKET;
 	pthread_mutex_init(&http->lock, NULL);
 	pthread_cond_init(&http->changed, NULL);
 	http->daemon = daemon_start(http);
@@ -394,9 +397,11 @@ void http_close(struct http *http)
 {
 	if (!begin_close(http))
 		return;
-	MHD_socket listen_fd = MHD_quiesce_daemon(http->daemon);
-	if (listen_fd != MHD_INVALID_SOCKET)
-		close(listen_fd);
+	/* libmicrohttpd's thread may still look at the socket: it refuses clients from now on, but
+	 * its number must stay taken until the daemon has stopped. */
+	http->quiesced_fd = MHD_quiesce_daemon(http->daemon);
+	if (http->quiesced_fd != MHD_INVALID_SOCKET)
+		shutdown(http->quiesced_fd, SHUT_RDWR);
 }
 
 void http_wait_answered(struct http *http)
@@ -419,6 +424,8 @@ struct http *http_stop(struct http *http)
 		return NULL;
 	if (http->daemon)
 		MHD_stop_daemon(http->daemon);
+	if (http->quiesced_fd != MHD_INVALID_SOCKET)
+		close(http->quiesced_fd);
 	pthread_cond_destroy(&http->changed);
 	pthread_mutex_destroy(&http->lock);
 	free(http);
