@@ -10,6 +10,9 @@
 #include <errno.h>
 #include <string.h>
 
+/* Highest place of a disk or a network card. */
+#define MAX_POSITION 255
+
 /* Stored fields that describe the moment or the place, not the object. */
 static bool stays_behind(const char *field)
 {
@@ -251,6 +254,40 @@ static int import_vm(struct pool_db *pool, const struct value *manifest, bool ne
 	return vm_object_create(pool, fields, metrics, ret_vm, fault);
 }
 
+/* Clients read these as decimal numbers, and sort by them. */
+static int check_position(
+	const char *class, const struct value *fields, size_t number, struct fault *fault)
+{
+	const char *name = strcmp(class, "VBD") == 0 ? "userdevice" : "device";
+	const char *text = value_find_string(fields, name, "");
+	uint64_t position;
+
+	if (parse_range(text, 0, MAX_POSITION, &position) == 0)
+		return 0;
+	return fault_text(fault, -EINVAL,
+		"manifest: %s %zu: %s is \"%s\" and must be a decimal number from 0 to %d", class,
+		number, name, text, MAX_POSITION);
+}
+
+/* The disk that a VBD of the manifest names: an index, or -1 for an empty drive. */
+static int read_disk_index(const struct value *device, size_t number, size_t n_disks,
+	int64_t *ret_index, struct fault *fault)
+{
+	const struct value *index = value_find(device, "disk");
+	int64_t disk = -2;
+
+	if (index && index->type == VALUE_INT)
+		disk = index->integer;
+	else if (parse_int64(value_string(index, ""), &disk) < 0)
+		disk = -2;
+	if (disk < -1 || disk >= (int64_t)n_disks)
+		return fault_text(fault, -EINVAL,
+			"manifest: VBD %zu must name a disk from 0 to %zu, or -1 for none", number,
+			n_disks - 1);
+	*ret_index = disk;
+	return 0;
+}
+
 static int import_devices(struct pool_db *pool, const char *class, const struct value *devices,
 	const char *vm, const struct value *vdis, bool new_identity, struct fault *fault)
 {
@@ -260,26 +297,19 @@ static int import_devices(struct pool_db *pool, const char *class, const struct 
 		char *ref CLEANUP_FREE = NULL;
 		int64_t disk = -1;
 		int r = import_fields(class, device, &fields, fault);
+		if (r == 0)
+			r = check_position(class, fields, i, fault);
+		if (r == 0 && vdis)
+			r = read_disk_index(device, i, vdis->array.n_items, &disk, fault);
 		if (r < 0)
 			return r;
 		settle_uuid(pool, class, fields, new_identity);
 		value_set_string(fields, "VM", vm);
-		if (vdis) {
-			const struct value *index = value_find(device, "disk");
-			if (index && index->type == VALUE_INT)
-				disk = index->integer;
-			else if (parse_int64(value_string(index, "-1"), &disk) < 0)
-				disk = -1;
-			if (disk >= (int64_t)vdis->array.n_items)
-				return fault_text(fault, -EINVAL,
-					"manifest: VBD %zu names disk %lld of %zu", i,
-					(long long)disk, vdis->array.n_items);
-			if (disk >= 0)
-				value_set_string(fields, "VDI", vdis->array.items[disk]->string);
-		} else {
+		if (disk >= 0)
+			value_set_string(fields, "VDI", vdis->array.items[disk]->string);
+		if (!vdis)
 			value_set_string(
 				fields, "network", value_find_string(device, "network", ""));
-		}
 		r = object_create(pool, class, fields, &ref, fault);
 		if (r < 0)
 			return r;

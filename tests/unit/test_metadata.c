@@ -99,6 +99,7 @@ static char *make_vm(struct world *w, struct value *disks, struct value *vif_map
 	for (int i = 0; i < 2; i++) {
 		struct value *vif = value_set_string(value_new_struct(), "VM", vm);
 		value_set_string(vif, "network", network);
+		value_set_string(vif, "device", i ? "1" : "0");
 		value_set_string(vif, "MAC", i ? "aa:00:00:00:00:01" : "aa:00:00:00:00:02");
 		value_set_int(vif, "MTU", 9000);
 		char *ref CLEANUP_FREE = create(w, w->a, "VIF", vif);
@@ -252,6 +253,33 @@ static int import_in_transaction(struct pool_db *pool, void *arg, struct fault *
 	return metadata_import(pool, import->manifest, import->disks, false, &vm, fault);
 }
 
+/* What a client would stumble over later is refused before anything is made. */
+static void a_device_without_a_place_is_refused(void **state)
+{
+	struct world *w = *state;
+	struct value *disks CLEANUP_VALUE = value_new_array();
+	struct value *vif_map CLEANUP_VALUE = value_new_struct();
+	struct value *manifest CLEANUP_VALUE = NULL;
+	char *vm CLEANUP_FREE = make_vm(w, disks, vif_map);
+	static const char *const bad[] = {"", "x", "-1", "256", "1 "};
+
+	check_ok(&w->fault, metadata_export(w->a, vm, disks, vif_map, &manifest, &w->fault));
+	struct value *placed CLEANUP_VALUE = receiver_disks(w, disks);
+	struct import import = {.manifest = manifest, .disks = placed};
+	struct value *vbd = value_find(manifest, "vbds")->array.items[0];
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		value_set_string(vbd, "userdevice", bad[i]);
+		check_fault(&w->fault, "INTERNAL_ERROR",
+			pool_db_transaction(w->b, import_in_transaction, &import, &w->fault));
+	}
+	value_set_string(vbd, "userdevice", "0");
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		value_set_string(vbd, "disk", strcmp(bad[i], "-1") == 0 ? "-2" : bad[i]);
+		check_fault(&w->fault, "INTERNAL_ERROR",
+			pool_db_transaction(w->b, import_in_transaction, &import, &w->fault));
+	}
+}
+
 static void an_import_that_fails_leaves_nothing(void **state)
 {
 	struct world *w = *state;
@@ -282,6 +310,8 @@ int main(void)
 			a_copy_gets_an_identity_of_its_own, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(
 			a_vif_that_is_not_mapped_is_named, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			a_device_without_a_place_is_refused, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(
 			an_import_that_fails_leaves_nothing, set_up, tear_down),
 	};
