@@ -301,7 +301,8 @@ static bool tasks_defer_destroy(struct tasks *tasks, const char *ref)
 
 int tasks_destroy(struct tasks *tasks, const char *ref, struct fault *fault)
 {
-	if (tasks_defer_destroy(tasks, ref)) {
+	/* One that has ended goes at once, though its thread may not have let go of it yet. */
+	if (task_is_pending(tasks, ref) && tasks_defer_destroy(tasks, ref)) {
 		/* It may end, and go, right now: then there is nothing left to mark. */
 		object_map_set(
 			tasks->pool, "task", ref, "current_operations", ref, "destroy", NULL);
