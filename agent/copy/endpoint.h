@@ -27,6 +27,8 @@ struct endpoint_spec {
 	enum endpoint_kind kind;
 	bool writable;
 	const char *path; /* FILE: regular file or block device, not a symbolic link */
+	bool direct;      /* FILE: read with O_DIRECT: what a guest with cache=none writes is not
+			   * promised to be seen otherwise. Requests are then aligned to 4096. */
 	/* ISCSI: LUN 1 */
 	const char *address; /* numeric */
 	uint16_t port;

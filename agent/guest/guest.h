@@ -65,6 +65,22 @@ int guest_powerdown(struct guest *guest, struct fault *fault);
  * process is gone; -ETIMEDOUT: it hangs in the kernel after SIGKILL. */
 int guest_kill(struct guest *guest, struct fault *fault);
 
+/* The guest's events as a queue of one reader, from now on; any number of them. After the guest's
+ * end comes one more, "ENDED". Events beyond 256 unread ones push out the oldest. */
+struct guest_watch;
+
+struct guest_watch *guest_watch_new(struct guest *guest);
+struct guest_watch *guest_watch_free(struct guest_watch *watch);
+/* Readable while there are events. */
+int guest_watch_fd(const struct guest_watch *watch);
+/* The next event, if any: its name (the caller frees it), data (may be NULL; the caller frees it)
+ * and when it came (clock_now_usec). */
+bool guest_watch_take(
+	struct guest_watch *watch, char **ret_name, struct value **ret_data, uint64_t *ret_usec);
+
+DEFINE_CLEANUP(struct guest_watch *, guest_watch_free)
+#define CLEANUP_GUEST_WATCH CLEANUP(cleanup_guest_watch_free)
+
 DEFINE_CLEANUP(struct guest *, guest_free)
 #define CLEANUP_GUEST CLEANUP(cleanup_guest_free)
 

@@ -17,6 +17,7 @@
 
 struct guest_disk {
 	char *path; /* of a raw image */
+	char *vdi;  /* ref; NULL: unknown */
 	bool read_only;
 	bool direct;         /* its file system takes O_DIRECT */
 	unsigned boot_index; /* from 1; 0: not to be booted from */
@@ -52,6 +53,7 @@ struct guest_spec {
 	size_t n_nics;
 	bool reset_ends; /* the guest's own reset ends it */
 	bool paused;     /* it starts when it is unpaused */
+	bool incoming;   /* it waits for another QEMU's memory, and is paused then */
 };
 
 #define GUEST_SPEC_INIT                                                                            \

@@ -8,6 +8,8 @@
 #define FERRY_AGENT_MIGRATE_SUPERVISOR_H
 
 #include "agent/storage/storage.h"
+#include "agent/tunnel/tunnel.h"
+#include "agent/vm/guests.h"
 #include "base/cancel.h"
 #include "base/fault.h"
 #include "base/value.h"
@@ -20,6 +22,9 @@ struct supervisor;
 /* Borrowed for the supervisor's life. */
 struct supervisor_params {
 	const struct storage *storage; /* databases and this host's ref */
+	struct guests *guests;
+	struct tunnel *tunnel; /* where senders' memory streams arrive; started by the daemon */
+	const char *watchdog;  /* program */
 	const char *state_dir;
 	const char *run_dir;      /* short: sockets live beneath it */
 	const char *url;          /* "https://address:port": how peers reach this agent */
@@ -97,6 +102,15 @@ int supervisor_peer_renew(struct supervisor *supervisor, const char *session, co
 int supervisor_peer_digest(struct supervisor *supervisor, const char *session,
 	const char *migration, int64_t disk, int64_t span, struct value **ret_result,
 	struct fault *fault);
+/* extents: "offset length offset length ..." in decimal, at most PASS_MAX_EXTENTS of them.
+ * *ret_result {digests}: hex, DIGEST_BYTES each, zeros for an extent of zeros. */
+int supervisor_peer_digest_extents(struct supervisor *supervisor, const char *session,
+	const char *migration, int64_t disk, const char *extents, struct value **ret_result,
+	struct fault *fault);
+/* Starts the QEMU that takes the guest's memory, and opens a door for it: *ret_result {port, door,
+ * secret}. Called again it begins anew. Only for a live migration in RECEIVING. */
+int supervisor_peer_incoming(struct supervisor *supervisor, const char *session,
+	const char *migration, struct value **ret_result, struct fault *fault);
 int supervisor_peer_seal(struct supervisor *supervisor, const char *session, const char *migration,
 	struct value **ret_result, struct fault *fault);
 int supervisor_peer_commit(struct supervisor *supervisor, const char *session,

@@ -5,6 +5,7 @@
 #ifndef FERRY_AGENT_VM_GUESTS_H
 #define FERRY_AGENT_VM_GUESTS_H
 
+#include "agent/guest/guest.h"
 #include "agent/storage/storage.h"
 #include "base/cancel.h"
 #include "base/cleanup.h"
@@ -51,6 +52,38 @@ struct guests_request {
  * HOST_NOT_ENOUGH_FREE_MEMORY [needed, available], VM_FAILED_SHUTDOWN_ACKNOWLEDGMENT [vm],
  * TASK_CANCELLED [task]. After a failed start the VM is Halted and nothing is left of it. */
 int guests_do(struct guests *guests, const struct guests_request *request, struct fault *fault);
+
+/* --- For migrations ------------------------------------------------------------------------------
+ */
+
+struct resident; /* a guest that runs here, held for the caller */
+
+/* The guest of a VM that runs here; NULL when none does. To be released. */
+struct resident *guests_hold(struct guests *guests, const char *vm);
+void guests_release(struct resident *resident);
+struct guest *resident_guest(struct resident *resident);
+const char *resident_run_dir(const struct resident *resident);
+
+/* Ends the guest for good, as its VM runs elsewhere now: the process is gone when it returns 0. The
+ * VM's row is not touched, nor need it exist. Fine when none runs. */
+int guests_end(struct guests *guests, const char *vm, const char *vm_uuid, struct fault *fault);
+
+/* The destination of a move: a QEMU that waits for the memory (-incoming defer -S), journalled
+ * under the migration. spec's run_dir is set here; its disks exist. HOST_NOT_ENOUGH_FREE_MEMORY. An
+ * earlier one of the same migration is ended first. */
+int guests_start_incoming(struct guests *guests, const char *migration, struct guest_spec *spec,
+	const struct cancel *cancel, struct resident **ret_resident, struct fault *fault);
+/* The one that waits, or has the memory and is paused; also one that an earlier agent started. NULL
+ * when there is none or its QEMU has ended. To be released. */
+struct resident *guests_find_incoming(struct guests *guests, const char *migration);
+/* Kills it and removes what is left of it: its QEMU is dead when it returns 0. Fine when there is
+ * none. */
+int guests_end_incoming(struct guests *guests, const char *migration, struct fault *fault);
+/* The VM was imported as Running on this host, in the transaction of the commit: it becomes a guest
+ * like any other, and is told to run. Idempotent, also over a restart of the agent. -ESRCH: its
+ * QEMU is dead: the VM is made Halted. */
+int guests_take_over(
+	struct guests *guests, const char *migration, const char *vm, struct fault *fault);
 
 DEFINE_CLEANUP(struct guests *, guests_free)
 #define CLEANUP_GUESTS CLEANUP(cleanup_guests_free)

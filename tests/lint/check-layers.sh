@@ -18,13 +18,14 @@ declare -A MAY=(
     [xmlrpc]="base xmlrpc"
     [agent/copy]="base schema target agent/copy"
     [agent/storage]="base schema target agent/storage"
+    [agent/tunnel]="base agent/tunnel"
     [agent/guest]="base schema target agent/guest"
     [agent/vm]="base schema target agent/storage agent/guest agent/vm"
-    [agent/migrate]="base schema target xmlrpc agent/copy agent/storage agent/guest agent/vm agent/migrate"
-    [agent/api]="base schema target xmlrpc agent/copy agent/storage agent/guest agent/vm agent/migrate agent/api"
-    [agent]="base schema target xmlrpc agent/copy agent/storage agent/guest agent/vm agent/migrate agent/api agent"
+    [agent/migrate]="base schema target xmlrpc agent/copy agent/storage agent/guest agent/tunnel agent/vm agent/migrate"
+    [agent/api]="base schema target xmlrpc agent/copy agent/storage agent/guest agent/tunnel agent/vm agent/migrate agent/api"
+    [agent]="base schema target xmlrpc agent/copy agent/storage agent/guest agent/tunnel agent/vm agent/migrate agent/api agent"
     [cli]="base xmlrpc cli"
-    [tests]="base schema target xmlrpc agent/copy agent/storage agent/guest agent/vm agent/migrate agent/api agent cli tests"
+    [tests]="base schema target xmlrpc agent/copy agent/storage agent/guest agent/tunnel agent/vm agent/migrate agent/api agent cli tests"
 )
 
 # Header of a foreign library (as a pattern) and the layers that wrap it.
@@ -33,9 +34,10 @@ FOREIGN=(
     'libxml/*=xmlrpc'
     'curl/*=xmlrpc'
     'microhttpd.h=xmlrpc'
-    'gnutls/*=xmlrpc'
+    'gnutls/*=xmlrpc agent/tunnel'
     'jansson.h=base'
     'iscsi/*=agent/copy'
+    'libnbd.h=agent/copy agent/guest'
     'xxhash.h=agent/copy'
     'ini.h=agent cli'
     'crypt.h=agent agent/api'

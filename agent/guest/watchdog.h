@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A process of its own that gives a guest back to its host when the agent dies while the guest is
+ * paused for a move of its memory: QEMU itself would wait for ever. It holds the guest's spare
+ * monitor, sees the agent's death as the end of a connection, and then cancels the move, unless it
+ * was disarmed before. It also does so when the guest stays paused at the switch for longer than
+ * the budget. It ends by itself with the guest, with the move, or when it has done its work. */
+#ifndef FERRY_AGENT_GUEST_WATCHDOG_H
+#define FERRY_AGENT_GUEST_WATCHDOG_H
+
+#include "base/cleanup.h"
+#include "base/fault.h"
+
+#include <stdint.h>
+#include <sys/types.h>
+
+struct watchdog;
+
+struct watchdog_params {
+	const char *program;  /* ferry-watchdog */
+	const char *run_dir;  /* of the guest */
+	const char *vm_uuid;  /* for the log */
+	uint64_t budget_usec; /* longest pause at the switch before it is disarmed */
+};
+
+/* Starts it, after ending one that an earlier agent left for that guest; when it returns 0 the
+ * watchdog is connected to the monitor and armed. Blocks up to 5 s. */
+int watchdog_start(
+	const struct watchdog_params *params, struct watchdog **ret_watchdog, struct fault *fault);
+/* From when it returns 0 the watchdog will do nothing. -ECANCELED: too late, it has acted: the
+ * guest runs again here. -ECONNRESET: it is dead. Blocks up to 2 s. */
+int watchdog_disarm(struct watchdog *watchdog, struct fault *fault);
+/* Disarms and ends it. NULL is fine. */
+struct watchdog *watchdog_stop(struct watchdog *watchdog);
+pid_t watchdog_pid(const struct watchdog *watchdog);
+
+DEFINE_CLEANUP(struct watchdog *, watchdog_stop)
+#define CLEANUP_WATCHDOG CLEANUP(cleanup_watchdog_stop)
+
+#endif

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Byte streams between two agents, in TLS 1.3, through one port of the receiving agent: for what
+ * must not be on a port that anyone can reach (guest memory; iSCSI can follow).
+ *
+ * A link is authenticated both ways: the sender pins the receiver's public key (as the API client
+ * does), and names a door with its secret, which the receiver gave it over the API. A door leads to
+ * one UNIX socket of the receiver's host and takes one connection at a time. Who names no door, or
+ * has the wrong secret, learns nothing but the end of the connection, and costs a bounded time and
+ * memory. */
+#ifndef FERRY_AGENT_TUNNEL_TUNNEL_H
+#define FERRY_AGENT_TUNNEL_TUNNEL_H
+
+#include "base/cancel.h"
+#include "base/cleanup.h"
+#include "base/fault.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* --- Receiver -----------------------------------------------------------------------------------
+ */
+
+struct tunnel;
+
+struct tunnel_params {
+	const char *address; /* numeric */
+	uint16_t port;       /* 0: the system's choice */
+	const char *certificate_file;
+	const char *key_file;
+};
+
+/* Binds, listens, starts the thread that accepts. */
+int tunnel_start(
+	const struct tunnel_params *params, struct tunnel **ret_tunnel, struct fault *fault);
+/* Cuts everything; blocks until its threads have ended. NULL is fine. */
+struct tunnel *tunnel_stop(struct tunnel *tunnel);
+uint16_t tunnel_port(const struct tunnel *tunnel);
+
+/* Opens a door: name (unique; a migration's uuid and what it is for), secret (at least 32
+ * characters), the socket that a link is connected to. -EEXIST. All strings are copied. */
+int tunnel_open_door(struct tunnel *tunnel, const char *name, const char *secret,
+	const char *socket_path, struct fault *fault);
+/* Closes it and cuts its link; when it returns nothing more comes through. Fine when there is none.
+ */
+void tunnel_close_door(struct tunnel *tunnel, const char *name);
+
+DEFINE_CLEANUP(struct tunnel *, tunnel_stop)
+#define CLEANUP_TUNNEL CLEANUP(cleanup_tunnel_stop)
+
+/* --- Sender -------------------------------------------------------------------------------------
+ */
+
+struct tunnel_link;
+
+struct tunnel_link_params {
+	const char *address;
+	uint16_t port;
+	const char *fingerprint; /* of the receiver's public key, as in struct client_params */
+	const char *door;
+	const char *secret;
+	const char *socket_path; /* made here (0600); the first who connects is let through */
+	uint64_t timeout_usec;   /* for connection, handshake and the door's answer; 0: 10 s */
+};
+
+/* Connects and is let in, then listens on socket_path; whoever connects there (QEMU) talks to the
+ * receiver's socket through a thread of its own. -EKEYREJECTED: another key; -EACCES: the door does
+ * not open; -ECONNREFUSED, -ETIMEDOUT, -ECANCELED ... */
+int tunnel_link_open(const struct tunnel_link_params *params, struct cancel *cancel,
+	struct tunnel_link **ret_link, struct fault *fault);
+/* Cuts it, removes the socket. NULL is fine. */
+struct tunnel_link *tunnel_link_close(struct tunnel_link *link);
+/* Bytes sent to the receiver so far. Any thread. */
+uint64_t tunnel_link_sent(const struct tunnel_link *link);
+/* Whether the way to the receiver is broken (reset, or silent for longer than TCP_USER_TIMEOUT). */
+bool tunnel_link_is_broken(struct tunnel_link *link);
+
+DEFINE_CLEANUP(struct tunnel_link *, tunnel_link_close)
+#define CLEANUP_TUNNEL_LINK CLEANUP(cleanup_tunnel_link_close)
+
+#endif
