@@ -15,8 +15,10 @@
 
 void guest_spec_clear(struct guest_spec *spec)
 {
-	for (size_t i = 0; i < spec->n_disks; i++)
+	for (size_t i = 0; i < spec->n_disks; i++) {
 		free(spec->disks[i].path);
+		free(spec->disks[i].vdi);
+	}
 	for (size_t i = 0; i < spec->n_drives; i++)
 		free(spec->drives[i].path);
 	for (size_t i = 0; i < spec->n_nics; i++)
@@ -140,8 +142,12 @@ static void add_machine(
 	add(arguments, "menu=off,strict=off");
 	if (spec->reset_ends)
 		add(arguments, "-no-reboot");
-	if (spec->paused)
+	if (spec->paused || spec->incoming)
 		add(arguments, "-S");
+	if (spec->incoming) {
+		add(arguments, "-incoming");
+		add(arguments, "defer");
+	}
 }
 
 static void add_kernel(struct arguments *arguments, const struct guest_spec *spec)

@@ -161,6 +161,7 @@ static int add_disk(
 	spec->disks = xrealloc(spec->disks, spec->n_disks + 1, sizeof(*spec->disks));
 	spec->disks[spec->n_disks++] = (struct guest_disk){
 		.path = path,
+		.vdi = xstrdup(vdi),
 		.read_only = read_only || is_vdi_read_only,
 		.direct = takes_o_direct(path),
 	};

@@ -7,10 +7,11 @@
 #include "agent/storage/storage.h"
 #include "base/fault.h"
 
-/* Fills *ret_spec (GUEST_SPEC_INIT; cleared by the caller in any case) but for run_dir and paused.
- * Blocks on the databases and on the disks' file systems. VM_MEMORY_SIZE_TOO_LOW [vm], VDI_MISSING
- * [sr, vdi], VM_REQUIRES_NETWORK [vm, network] (a bridge is wanted), OPERATION_NOT_ALLOWED [text]
- * (a device that a guest cannot have), INVALID_VALUE [field, value and why]. */
+/* Fills *ret_spec (GUEST_SPEC_INIT; cleared by the caller in any case) but for run_dir, paused and
+ * incoming. Blocks on the databases and on the disks' file systems. VM_MEMORY_SIZE_TOO_LOW [vm],
+ * VDI_MISSING [sr, vdi], VM_REQUIRES_NETWORK [vm, network] (a bridge is wanted),
+ * OPERATION_NOT_ALLOWED [text] (a device that a guest cannot have), INVALID_VALUE [field, value and
+ * why]. */
 int guest_record_read(const struct storage *storage, const char *vm, struct guest_spec *ret_spec,
 	struct fault *fault);
 

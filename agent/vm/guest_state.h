@@ -38,7 +38,8 @@ struct guest_running {
 
 int guest_state_started(
 	struct pool_db *pool, const struct guest_running *running, struct fault *fault);
-/* Running or Paused, if it is not that already. */
+/* Running or Paused, if it is not that already. Nothing while the VM moves: it is stopped for a
+ * moment then, which is nobody's pause. */
 int guest_state_set_paused(
 	struct pool_db *pool, const char *vm, bool is_paused, struct fault *fault);
 /* It does not run: Halted, devices detached, console gone. Repeating it, and a VM that is gone, are

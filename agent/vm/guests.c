@@ -10,7 +10,6 @@
 #include "base/log.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <string.h>
 
 #define SHUTDOWN_USEC (120 * USEC_PER_SEC)
@@ -117,6 +116,7 @@ static int launch(struct guests *guests, const struct guests_request *request, s
 	r = resident_add(guests, request->vm, spec.run_dir, spec.memory_bytes, &resident, fault);
 	if (r < 0)
 		return r;
+	resident->is_paused = request->start_paused;
 	r = start_guest(resident, &spec, request->cancel, fault);
 	if (r == 0)
 		r = store_started(resident, request->start_paused, fault);
@@ -162,22 +162,6 @@ static int find(struct guests *guests, const struct guests_request *request,
 		fault, -ESRCH, "VM_BAD_POWER_STATE", request->vm, "running", "halted", NULL);
 }
 
-/* Until its VM is Halted: 0, -ETIMEDOUT, -ECANCELED, -ESHUTDOWN. */
-static int await_end(struct resident *resident, uint64_t deadline_usec, const struct cancel *cancel)
-{
-	struct pollfd fds[] = {
-		{.fd = cancel_fd(resident->ended), .events = POLLIN},
-		{.fd = cancel_fd(resident->guests->closing), .events = POLLIN},
-	};
-	int r = cancel_poll(cancel, fds, ARRAY_SIZE(fds), deadline_usec);
-
-	if (r < 0)
-		return r;
-	if (fds[0].revents)
-		return 0;
-	return r == 0 ? -ETIMEDOUT : -ESHUTDOWN;
-}
-
 /* Presses the button until the guest has ended. */
 static int ask_to_end(struct resident *resident, const struct cancel *cancel, struct fault *fault)
 {
@@ -189,7 +173,7 @@ static int ask_to_end(struct resident *resident, const struct cancel *cancel, st
 		/* The answer is lost when it ends at that moment. */
 		if (r < 0 && guest_is_alive(resident->guest))
 			return r;
-		r = await_end(resident, MIN(deadline, clock_deadline(PRESS_USEC)), cancel);
+		r = resident_await_end(resident, MIN(deadline, clock_deadline(PRESS_USEC)), cancel);
 	} while (r == -ETIMEDOUT && clock_now_usec() < deadline);
 	fault_clear(fault);
 	return r;
@@ -226,7 +210,7 @@ static int hard_shutdown(
 		r = guest_kill(resident->guest, fault);
 	if (r < 0)
 		return r;
-	r = await_end(resident, clock_deadline(END_USEC), NULL);
+	r = resident_await_end(resident, clock_deadline(END_USEC), NULL);
 	return r == 0 ? 0
 		      : fault_errno(fault, r,
 				"The guest has ended, but its VM is not stored as halted yet");

@@ -60,7 +60,9 @@ struct resident; /* a guest that runs here, held for the caller */
 
 /* The guest of a VM that runs here; NULL when none does. To be released. */
 struct resident *guests_hold(struct guests *guests, const char *vm);
-void guests_release(struct resident *resident);
+/* What a guest does while its VM has the mark of a move (vm_is_moving) is not stored as a pause; it
+ * is from here on, so the mark goes first. NULL is fine; returns NULL. */
+struct resident *guests_release(struct resident *resident);
 struct guest *resident_guest(struct resident *resident);
 const char *resident_run_dir(const struct resident *resident);
 
@@ -84,6 +86,9 @@ int guests_end_incoming(struct guests *guests, const char *migration, struct fau
  * QEMU is dead: the VM is made Halted. */
 int guests_take_over(
 	struct guests *guests, const char *migration, const char *vm, struct fault *fault);
+
+DEFINE_CLEANUP(struct resident *, guests_release)
+#define CLEANUP_GUESTS_RESIDENT CLEANUP(cleanup_guests_release)
 
 DEFINE_CLEANUP(struct guests *, guests_free)
 #define CLEANUP_GUESTS CLEANUP(cleanup_guests_free)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What guests.c (operations), residents.c (the list of what runs) and guests_recover.c share. */
+/* What guests.c (operations), residents.c (the list of what runs), guests_moving.c (migrations) and
+ * guests_recover.c share. */
 #ifndef FERRY_AGENT_VM_GUESTS_INTERNAL_H
 #define FERRY_AGENT_VM_GUESTS_INTERNAL_H
 
@@ -27,6 +28,7 @@ struct resident {
 	bool has_news;       /* is_paused is to be stored */
 	bool is_paused;
 	bool is_shutting_down;
+	bool is_given_away; /* its VM is another host's: its end is none of the VM's */
 };
 
 struct guests {
@@ -55,6 +57,10 @@ struct resident *resident_find(struct guests *guests, const char *vm);
 void resident_has_started(struct resident *resident);
 /* Takes it off the list, as its start failed. */
 void resident_drop(struct resident *resident);
+/* Until its VM is Halted, or given away and gone: 0, -ETIMEDOUT, -ECANCELED, -ESHUTDOWN (the agent
+ * is stopping). */
+int resident_await_end(
+	struct resident *resident, uint64_t deadline_usec, const struct cancel *cancel);
 /* Lets go; returns NULL. */
 struct resident *resident_unref(struct resident *resident);
 /* Of its guest. */

@@ -49,6 +49,7 @@ static int take_in(struct resident *resident, struct fault *fault)
 	if (guest_is_running(resident->guest, &is_running, NULL) == 0)
 		r = guest_state_set_paused(guests->pool, resident->vm, !is_running, fault);
 	SCOPE_LOCK(&guests->lock);
+	resident->is_paused = !is_running;
 	resident->n_refs++;
 	resident->next = guests->first;
 	guests->first = resident;

@@ -230,6 +230,23 @@ bool vm_has_operation(struct pool_db *pool, const char *vm, const char *key)
 	       value_find(operations, key);
 }
 
+static bool is_a_move(const char *operation)
+{
+	return strcmp(operation, "migrate_send") == 0 || strcmp(operation, "pool_migrate") == 0;
+}
+
+bool vm_is_moving(struct pool_db *pool, const char *vm)
+{
+	struct value *operations CLEANUP_VALUE = NULL;
+
+	if (object_get_field(pool, "VM", vm, "current_operations", &operations, NULL) < 0)
+		return false;
+	for (size_t i = 0; i < operations->record.n_members; i++)
+		if (is_a_move(value_string(operations->record.members[i].value, "")))
+			return true;
+	return false;
+}
+
 int vm_ensure_operation(struct pool_db *pool, const char *vm, const char *key,
 	const char *operation, struct fault *fault)
 {
@@ -250,5 +267,5 @@ bool vm_operation_is_a_guests(const char *operation)
 {
 	const struct rule *rule = rule_find(operation);
 
-	return rule && rule->needs_guest && strcmp(operation, "migrate_send") != 0;
+	return rule && rule->needs_guest && !is_a_move(operation);
 }

@@ -31,6 +31,8 @@ bool vm_operation_is_a_guests(const char *operation);
 int vm_ensure_operation(struct pool_db *pool, const char *vm, const char *key,
 	const char *operation, struct fault *fault);
 int vm_forget_operation(struct pool_db *pool, const char *vm, const char *key, struct fault *fault);
+/* Whether one of its marks is a migration's. */
+bool vm_is_moving(struct pool_db *pool, const char *vm);
 /* Whether that mark is there. */
 bool vm_has_operation(struct pool_db *pool, const char *vm, const char *key);
 

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 
@@ -108,6 +109,22 @@ void resident_drop(struct resident *resident)
 	resident_unref(resident);
 }
 
+int resident_await_end(
+	struct resident *resident, uint64_t deadline_usec, const struct cancel *cancel)
+{
+	struct pollfd fds[] = {
+		{.fd = cancel_fd(resident->ended), .events = POLLIN},
+		{.fd = cancel_fd(resident->guests->closing), .events = POLLIN},
+	};
+	int r = cancel_poll(cancel, fds, ARRAY_SIZE(fds), deadline_usec);
+
+	if (r < 0)
+		return r;
+	if (fds[0].revents)
+		return 0;
+	return r == 0 ? -ETIMEDOUT : -ESHUTDOWN;
+}
+
 int64_t guests_take_domid(struct guests *guests)
 {
 	SCOPE_LOCK(&guests->lock);
@@ -177,7 +194,10 @@ static int settle_end(struct resident *resident, struct fault *fault)
 {
 	struct guests *guests = resident->guests;
 	struct fault left CLEANUP_FAULT = FAULT_INIT;
-	int r = guest_state_halted(guests->pool, resident->vm, fault);
+	pthread_mutex_lock(&guests->lock);
+	bool is_given_away = resident->is_given_away;
+	pthread_mutex_unlock(&guests->lock);
+	int r = is_given_away ? 0 : guest_state_halted(guests->pool, resident->vm, fault);
 
 	if (r < 0)
 		return r;

@@ -125,6 +125,16 @@ static void a_kernel_is_started_with_its_arguments_as_they_are(void **state)
 	assert_non_null(option(f, "-no-reboot", 0));
 }
 
+static void one_that_waits_for_memory_runs_only_when_told(void **state)
+{
+	struct fixture *f = *state;
+
+	f->spec.incoming = true;
+	build(f);
+	assert_non_null(option(f, "-S", 0));
+	assert_string_equal(option(f, "-incoming", 0), "defer");
+}
+
 static void a_disk_is_a_file_below_a_format_below_a_device(void **state)
 {
 	struct fixture *f = *state;
@@ -221,6 +231,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(the_machine_is_what_the_spec_says),
 		TEST(a_kernel_is_started_with_its_arguments_as_they_are),
+		TEST(one_that_waits_for_memory_runs_only_when_told),
 		TEST(a_disk_is_a_file_below_a_format_below_a_device),
 		TEST(no_two_devices_have_one_address),
 		TEST(too_many_devices_are_refused_with_the_limit),
