@@ -13,8 +13,9 @@
 #include <xxh_x86dispatch.h>
 #endif
 
-#define ZEROS_BYTES ((size_t)64 << 10)
-#define PIECE_BYTES ((size_t)512 << 10)
+#define ZEROS_BYTES  ((size_t)64 << 10)
+#define PIECE_BYTES  ((size_t)512 << 10)
+#define SECTOR_BYTES 512
 
 struct digest_stream {
 	XXH3_state_t *state;
@@ -162,4 +163,58 @@ int digest_file_span(const char *path, uint64_t size_bytes, uint64_t span, struc
 	}
 	memcpy(ret_digests, digests, sizeof(digests));
 	return 0;
+}
+
+static int check_extent(
+	const char *path, uint64_t size_bytes, struct extent extent, struct fault *fault)
+{
+	if (extent.length && extent.length <= ENDPOINT_MAX_BYTES &&
+		extent.offset % SECTOR_BYTES == 0 && extent.length % SECTOR_BYTES == 0 &&
+		extent.offset <= size_bytes && extent.length <= size_bytes - extent.offset)
+		return 0;
+	return fault_text(fault, -EINVAL,
+		"digest of %s: %llu bytes at %llu: whole sectors of %d, one to %zu bytes, within "
+		"the disk of %llu",
+		path, (unsigned long long)extent.length, (unsigned long long)extent.offset,
+		SECTOR_BYTES, ENDPOINT_MAX_BYTES, (unsigned long long)size_bytes);
+}
+
+static int digest_extent(struct endpoint *file, struct extent extent, unsigned char *data,
+	unsigned char *ret_digest, struct fault *fault)
+{
+	uint64_t start;
+	int r = endpoint_first_data(file, extent, &start, fault);
+
+	if (r < 0)
+		return r;
+	size_t hole = (size_t)(start - extent.offset);
+	struct extent rest = {start, extent.length - hole};
+	memset(data, 0, hole);
+	if (rest.length)
+		r = endpoint_read(file, rest, data + hole, NULL, fault);
+	if (r == 0)
+		digest_chunk(data, (size_t)extent.length, ret_digest);
+	return r;
+}
+
+int digest_file_extents(const char *path, uint64_t size_bytes, const struct extent *extents,
+	size_t n, struct cancel *cancel, unsigned char *ret_digests, struct fault *fault)
+{
+	struct endpoint_spec spec = {.kind = ENDPOINT_FILE, .path = path, .size_bytes = size_bytes};
+	struct endpoint *file CLEANUP_ENDPOINT = NULL;
+	void *data CLEANUP_FREE = malloc(ENDPOINT_MAX_BYTES);
+
+	if (!data)
+		return fault_errno(fault, -ENOMEM, "digest of %s", path);
+	int r = endpoint_open(&spec, cancel, &file, fault);
+	for (size_t i = 0; r == 0 && i < n; i++) {
+		if (cancel_is_requested(cancel))
+			return fault_text(fault, -ECANCELED, "digest of %s: cancelled: %s", path,
+				cancel_reason(cancel));
+		r = check_extent(path, size_bytes, extents[i], fault);
+		if (r == 0)
+			r = digest_extent(
+				file, extents[i], data, ret_digests + i * DIGEST_BYTES, fault);
+	}
+	return r;
 }

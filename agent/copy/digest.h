@@ -8,6 +8,7 @@
 #include "base/cancel.h"
 #include "base/cleanup.h"
 #include "base/fault.h"
+#include "schema/types.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -41,6 +42,13 @@ void digest_stream_finish(struct digest_stream *stream, unsigned char ret_digest
  */
 int digest_file_span(const char *path, uint64_t size_bytes, uint64_t span, struct cancel *cancel,
 	unsigned char ret_digests[DIGEST_SPAN_BYTES], struct fault *fault);
+
+/* The digests of extents of the file, DIGEST_BYTES each, in their order: as digest_chunk gives them
+ * (16 zero bytes for an extent of zeros). Extents that begin with a hole are read from its end on.
+ * -EINVAL: one is empty, not in whole sectors, longer than ENDPOINT_MAX_BYTES or beyond the end;
+ * otherwise as digest_file_span. Blocks; sees cancel. */
+int digest_file_extents(const char *path, uint64_t size_bytes, const struct extent *extents,
+	size_t n, struct cancel *cancel, unsigned char *ret_digests, struct fault *fault);
 
 DEFINE_CLEANUP(struct digest_stream *, digest_stream_free)
 #define CLEANUP_DIGEST_STREAM CLEANUP(cleanup_digest_stream_free)

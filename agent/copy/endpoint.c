@@ -86,6 +86,22 @@ int endpoint_next_data(
 	return endpoint->ops->next_data(endpoint, offset, ret_extent, fault);
 }
 
+int endpoint_first_data(
+	struct endpoint *endpoint, struct extent extent, uint64_t *ret_offset, struct fault *fault)
+{
+	uint64_t end = extent.offset + extent.length;
+	struct extent run = {end, 0};
+	int r;
+
+	if (endpoint->ops->first_data && extent.offset < endpoint->size_bytes)
+		r = endpoint->ops->first_data(endpoint, extent.offset, &run.offset, fault);
+	else
+		r = endpoint_next_data(endpoint, extent.offset, &run, fault);
+	if (r == 0)
+		*ret_offset = MIN(run.offset, end);
+	return r;
+}
+
 static int check_request(struct endpoint *endpoint, const struct endpoint_request *request)
 {
 	const char *name = endpoint_op_name(request->op);

@@ -47,34 +47,51 @@ static int check_size(struct endpoint_file *file, struct fault *fault)
 		(unsigned long long)st.st_size);
 }
 
+static int fail_map(struct endpoint_file *file, uint64_t offset, struct fault *fault)
+{
+	int error = errno;
+
+	endpoint_fail(&file->base, -EIO, "map of %s at %llu: %s", file->path,
+		(unsigned long long)offset, strerror(error));
+	return fault_text(fault, -EIO, "%s", file->base.error);
+}
+
+static int file_first_data(
+	struct endpoint *endpoint, uint64_t offset, uint64_t *ret_offset, struct fault *fault)
+{
+	struct endpoint_file *file = (struct endpoint_file *)endpoint;
+	off_t start = lseek(file->fd, (off_t)offset, SEEK_DATA);
+
+	if (start < 0 && errno == EINVAL) /* A file system or device that cannot tell. */
+		start = (off_t)offset;
+	else if (start < 0 && errno == ENXIO)
+		start = (off_t)endpoint->size_bytes;
+	if (start < 0)
+		return fail_map(file, offset, fault);
+	*ret_offset = MAX((uint64_t)start / ENDPOINT_SECTOR * ENDPOINT_SECTOR, offset);
+	return check_size(file, fault);
+}
+
 static int file_next_data(
 	struct endpoint *endpoint, uint64_t offset, struct extent *ret_extent, struct fault *fault)
 {
 	struct endpoint_file *file = (struct endpoint_file *)endpoint;
-	uint64_t size = endpoint->size_bytes;
-	off_t start = lseek(file->fd, (off_t)offset, SEEK_DATA);
-	off_t end = start < 0 ? -1 : lseek(file->fd, start, SEEK_HOLE);
+	uint64_t size = endpoint->size_bytes, start;
+	int r = file_first_data(endpoint, offset, &start, fault);
 
-	if (start < 0 && errno == EINVAL) { /* A file system or device that cannot tell. */
-		*ret_extent = (struct extent){offset, size - offset};
-		return 0;
-	}
-	if ((start < 0 && errno != ENXIO) || (start >= 0 && end < 0)) {
-		int error = errno;
-		endpoint_fail(endpoint, -EIO, "map of %s at %llu: %s", file->path,
-			(unsigned long long)offset, strerror(error));
-		return fault_text(fault, -EIO, "%s", endpoint->error);
-	}
-	int r = check_size(file, fault);
 	if (r < 0)
 		return r;
-	if (start < 0) {
+	if (start >= size) {
 		*ret_extent = (struct extent){size, 0};
 		return 0;
 	}
-	uint64_t from = MAX((uint64_t)start / ENDPOINT_SECTOR * ENDPOINT_SECTOR, offset);
+	off_t end = lseek(file->fd, (off_t)start, SEEK_HOLE);
+	if (end < 0 && errno == EINVAL)
+		end = (off_t)size;
+	if (end < 0)
+		return fail_map(file, start, fault);
 	uint64_t to = ((uint64_t)end + ENDPOINT_SECTOR - 1) / ENDPOINT_SECTOR * ENDPOINT_SECTOR;
-	*ret_extent = (struct extent){from, MIN(to, size) - from};
+	*ret_extent = (struct extent){start, MIN(to, size) - start};
 	return 0;
 }
 
@@ -138,6 +155,7 @@ static int file_submit(struct endpoint *endpoint, struct endpoint_request *reque
 static const struct endpoint_ops file_ops = {
 	.close = file_close,
 	.next_data = file_next_data,
+	.first_data = file_first_data,
 	.submit = file_submit,
 };
 

@@ -242,6 +242,10 @@ void contract_the_data_map_covers_what_was_written(void **state)
 		at = run_found.offset + run_found.length;
 	}
 	assert_int_equal(covered, contract->keeps_data);
+	struct extent around = {place - 512, 2048};
+	uint64_t first = 0;
+	check_ok(&fault, endpoint_first_data(endpoint, around, &first, &fault));
+	assert_in_range(first, around.offset, contract->keeps_data ? place : place + 1536);
 }
 
 void contract_closing_ends_what_is_in_flight(void **state)

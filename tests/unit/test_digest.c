@@ -8,6 +8,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#define MIB (UINT64_C(1) << 20)
+
 static char path[] = "/tmp/ferry-digest-XXXXXX";
 
 static int setup(void **state)
@@ -121,6 +123,71 @@ static void a_wrong_size_or_span_is_an_error(void **state)
 	assert_int_equal(digest_file_span(path, 1 << 20, 0, cancel, digests, &fault), -ECANCELED);
 }
 
+/* What the file holds at the extent, read in one go. */
+static void expect_digest(int fd, struct extent extent, const unsigned char *digest)
+{
+	unsigned char *data CLEANUP_FREE = malloc(extent.length);
+	unsigned char expected[DIGEST_BYTES];
+
+	assert_int_equal(pread(fd, data, extent.length, (off_t)extent.offset), extent.length);
+	digest_chunk(data, extent.length, expected);
+	assert_memory_equal(digest, expected, DIGEST_BYTES);
+}
+
+static void extents_have_the_digests_of_their_bytes(void **state)
+{
+	static const struct extent extents[] = {{4096, 4096}, {MIB, MIB}, {5 * MIB - 512, 1024},
+		{7 * MIB + 512, 512}, {4096, 4096}, {3 * MIB - 4096, 8192}, {4 * MIB, 4096},
+		{16 * MIB - 512, 1024}, {512 * MIB, MIB}};
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	int fd = (int)(intptr_t)*state;
+	uint64_t size = UINT64_C(1) << 40;
+	unsigned char *data CLEANUP_FREE = calloc(1, MIB);
+	unsigned char digests[ARRAY_SIZE(extents) * DIGEST_BYTES];
+
+	assert_int_equal(ftruncate(fd, (off_t)size), 0);
+	/* Data over the first 3 MiB, zeros that were written, a sector amid a hole. */
+	fill(data, MIB);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(pwrite(fd, data, MIB, i * (off_t)MIB), MIB);
+	assert_int_equal(pwrite(fd, data, 512, 16 * (off_t)MIB), 512);
+	memset(data, 0, MIB);
+	assert_int_equal(pwrite(fd, data, MIB, 4 * (off_t)MIB), MIB);
+	check_ok(&fault, digest_file_extents(
+				 path, size, extents, ARRAY_SIZE(extents), NULL, digests, &fault));
+	for (size_t i = 0; i < ARRAY_SIZE(extents); i++)
+		expect_digest(fd, extents[i], digests + i * DIGEST_BYTES);
+	assert_true(zero_is_all(digests + 6 * DIGEST_BYTES, DIGEST_BYTES));
+	assert_true(zero_is_all(digests + 8 * DIGEST_BYTES, DIGEST_BYTES));
+	assert_false(zero_is_all(digests + 7 * DIGEST_BYTES, DIGEST_BYTES));
+	check_ok(&fault, digest_file_extents(path, size, NULL, 0, NULL, NULL, &fault));
+}
+
+static void a_bad_extent_is_an_error_that_names_it(void **state)
+{
+	static const struct extent bad[] = {{0, 0}, {0, MIB + 512}, {1, 512}, {512, 100},
+		{4 * MIB - 512, 1024}, {UINT64_MAX - 511, 512}, {8 * MIB, 512}};
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	struct cancel *cancel CLEANUP_CANCEL = cancel_new();
+	unsigned char digests[2 * DIGEST_BYTES];
+
+	assert_int_equal(ftruncate((int)(intptr_t)*state, 4 * MIB), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		struct extent extents[] = {{0, 512}, bad[i]};
+		char offset[32];
+		snprintf(offset, sizeof(offset), "%llu", (unsigned long long)bad[i].offset);
+		assert_int_equal(
+			digest_file_extents(path, 4 * MIB, extents, 2, NULL, digests, &fault),
+			-EINVAL);
+		assert_non_null(strstr(fault.params[0], offset));
+	}
+	struct extent good = {0, 512};
+	assert_int_equal(digest_file_extents(path, 2 * MIB, &good, 1, NULL, digests, &fault), -EIO);
+	cancel_request(cancel, "enough");
+	assert_int_equal(
+		digest_file_extents(path, 4 * MIB, &good, 1, cancel, digests, &fault), -ECANCELED);
+}
+
 static void zero_runs_are_found_in_blocks(void **state)
 {
 	unsigned char *data CLEANUP_FREE = calloc(1, 10 * ZERO_BLOCK);
@@ -158,6 +225,8 @@ int main(void)
 		cmocka_unit_test(zero_runs_are_found_in_blocks),
 		FILE_TEST(a_files_span_has_its_chunks_digests),
 		FILE_TEST(a_wrong_size_or_span_is_an_error),
+		FILE_TEST(extents_have_the_digests_of_their_bytes),
+		FILE_TEST(a_bad_extent_is_an_error_that_names_it),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
