@@ -82,6 +82,9 @@ int resource_record(struct agent_db *db, const char *owner, const char *kind, co
 int resource_forget(struct agent_db *db, int64_t id, struct fault *fault);
 int resource_forget_name(
 	struct agent_db *db, const char *kind, const char *name, struct fault *fault);
+/* It belongs to another from now on ("": to this host). */
+int resource_give(struct agent_db *db, const char *kind, const char *name, const char *owner,
+	struct fault *fault);
 /* Newest first (the order of removal). owner or kind NULL: all. */
 int resource_list(struct agent_db *db, const char *owner, const char *kind,
 	struct resource_row **ret_rows, size_t *ret_n, struct fault *fault);

@@ -95,6 +95,19 @@ int resource_forget_name(
 	return db_end(&scope, r, fault);
 }
 
+int resource_give(struct agent_db *agent, const char *kind, const char *name, const char *owner,
+	struct fault *fault)
+{
+	struct db_scope scope;
+
+	int r = db_begin(agent->db, DB_WRITE, &scope, fault);
+	if (r < 0)
+		return r;
+	r = db_run(agent->db, fault, "UPDATE resources SET owner = ? WHERE kind = ? AND name = ?",
+		"ttt", owner, kind, name);
+	return db_end(&scope, r, fault);
+}
+
 struct rows {
 	struct resource_row *items;
 	size_t n;

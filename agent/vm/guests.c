@@ -67,25 +67,6 @@ struct guests *guests_free(struct guests *guests)
 /* --- Start --------------------------------------------------------------------------------------
  */
 
-/* Recorded before it is made. */
-static int start_guest(struct resident *resident, const struct guest_spec *spec,
-	const struct cancel *cancel, struct fault *fault)
-{
-	struct guests *guests = resident->guests;
-	struct value *detail CLEANUP_VALUE = value_new_struct();
-	const struct guest_callbacks callbacks = resident_callbacks(resident);
-	struct guest *guest = NULL;
-
-	value_set_string(detail, "uuid", spec->uuid);
-	int r = resource_record(
-		guests->storage->agent, "", GUESTS_KIND, resident->run_dir, detail, NULL, fault);
-	if (r == 0)
-		r = guest_start(spec, guests->program, &callbacks, cancel, &guest, fault);
-	SCOPE_LOCK(&guests->lock);
-	resident->guest = guest;
-	return r;
-}
-
 static int store_started(struct resident *resident, bool is_paused, struct fault *fault)
 {
 	struct guests *guests = resident->guests;
@@ -113,11 +94,10 @@ static int launch(struct guests *guests, const struct guests_request *request, s
 		return r;
 	spec.run_dir = xasprintf("%s/%s", guests->folder, spec.uuid);
 	spec.paused = request->start_paused;
-	r = resident_add(guests, request->vm, spec.run_dir, spec.memory_bytes, &resident, fault);
+	r = resident_add(guests, request->vm, NULL, &spec, &resident, fault);
 	if (r < 0)
 		return r;
-	resident->is_paused = request->start_paused;
-	r = start_guest(resident, &spec, request->cancel, fault);
+	r = resident_start(resident, &spec, request->cancel, fault);
 	if (r == 0)
 		r = store_started(resident, request->start_paused, fault);
 	if (r == 0) {

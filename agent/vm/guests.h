@@ -70,6 +70,8 @@ const char *resident_run_dir(const struct resident *resident);
  * VM's row is not touched, nor need it exist. Fine when none runs. */
 int guests_end(struct guests *guests, const char *vm, const char *vm_uuid, struct fault *fault);
 
+/* Whether the host could start it: HOST_NOT_ENOUGH_FREE_MEMORY [needed, available], or no QEMU. */
+int guests_check_room(struct guests *guests, const struct guest_spec *spec, struct fault *fault);
 /* The destination of a move: a QEMU that waits for the memory (-incoming defer -S), journalled
  * under the migration. spec's run_dir is set here; its disks exist. HOST_NOT_ENOUGH_FREE_MEMORY. An
  * earlier one of the same migration is ended first. */
@@ -81,11 +83,14 @@ struct resident *guests_find_incoming(struct guests *guests, const char *migrati
 /* Kills it and removes what is left of it: its QEMU is dead when it returns 0. Fine when there is
  * none. */
 int guests_end_incoming(struct guests *guests, const char *migration, struct fault *fault);
+/* What guest_running (guest_state.h) says of it once it runs. */
+int64_t guests_take_domid(struct guests *guests);
 /* The VM was imported as Running on this host, in the transaction of the commit: it becomes a guest
- * like any other, and is told to run. Idempotent, also over a restart of the agent. -ESRCH: its
- * QEMU is dead: the VM is made Halted. */
-int guests_take_over(
-	struct guests *guests, const char *migration, const char *vm, struct fault *fault);
+ * like any other, and is told to run. Idempotent, also over a restart of the agent (guests_recover
+ * does it too). *ret_resumed_usec: when it ran (clock_now_usec); 0 when that was earlier. -ESRCH:
+ * its QEMU is dead: the VM is made Halted. */
+int guests_take_over(struct guests *guests, const char *migration, const char *vm,
+	uint64_t *ret_resumed_usec, struct fault *fault);
 
 DEFINE_CLEANUP(struct resident *, guests_release)
 #define CLEANUP_GUESTS_RESIDENT CLEANUP(cleanup_guests_release)

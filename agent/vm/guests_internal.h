@@ -15,11 +15,12 @@
  * Halted. Freed when nobody holds it. */
 struct resident {
 	struct guests *guests;
-	char *vm; /* ref */
 	char *run_dir;
 	uint64_t memory_bytes;
 	struct cancel *ended; /* requested when its VM is Halted */
 	/* guests->lock protects the rest. */
+	char *vm;        /* ref; NULL while it waits for the memory of one that moves here */
+	char *migration; /* that brings it, until it is one like any other */
 	struct resident *next;
 	unsigned n_refs;
 	struct guest *guest; /* set once */
@@ -28,7 +29,8 @@ struct resident {
 	bool has_news;       /* is_paused is to be stored */
 	bool is_paused;
 	bool is_shutting_down;
-	bool is_given_away; /* its VM is another host's: its end is none of the VM's */
+	bool is_given_away;  /* its VM is another host's: its end is none of the VM's */
+	bool is_told_to_run; /* by guests_take_over */
 };
 
 struct guests {
@@ -48,11 +50,14 @@ struct guests {
 	bool is_stopping;
 };
 
-/* Adds one, starting, held by the list and by the caller. HOST_NOT_ENOUGH_FREE_MEMORY. */
-int resident_add(struct guests *guests, const char *vm, const char *run_dir, uint64_t memory_bytes,
-	struct resident **ret_resident, struct fault *fault);
+/* Adds one, starting, held by the list and by the caller; either vm or migration is NULL.
+ * HOST_NOT_ENOUGH_FREE_MEMORY. */
+int resident_add(struct guests *guests, const char *vm, const char *migration,
+	const struct guest_spec *spec, struct resident **ret_resident, struct fault *fault);
 /* Held for the caller; NULL when none of that VM runs. */
 struct resident *resident_find(struct guests *guests, const char *vm);
+/* The same of one that a migration brings, also when its QEMU has ended. */
+struct resident *resident_find_incoming(struct guests *guests, const char *migration);
 /* The guest is there and may be told of its end. */
 void resident_has_started(struct resident *resident);
 /* Takes it off the list, as its start failed. */
@@ -65,7 +70,9 @@ int resident_await_end(
 struct resident *resident_unref(struct resident *resident);
 /* Of its guest. */
 struct guest_callbacks resident_callbacks(struct resident *resident);
-int64_t guests_take_domid(struct guests *guests);
+/* Records its run folder and starts its QEMU. */
+int resident_start(struct resident *resident, const struct guest_spec *spec,
+	const struct cancel *cancel, struct fault *fault);
 
 int guests_start_keeper(struct guests *guests, struct fault *fault);
 void guests_stop_keeper(struct guests *guests);

@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Guests that leave this host. */
+/* Guests that leave this host, and that come to it. */
+#include "agent/vm/guest_state.h"
 #include "agent/vm/guests_internal.h"
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/log.h"
+
+#include <errno.h>
 
 #define END_USEC (20 * USEC_PER_SEC)
 
@@ -77,4 +81,151 @@ int guests_end(struct guests *guests, const char *vm, const char *vm_uuid, struc
 		return end_resident(resident, fault);
 	run_dir = xasprintf("%s/%s", guests->folder, vm_uuid);
 	return end_process(guests, vm_uuid, run_dir, fault);
+}
+
+/* --- The destination, up to the commit ----------------------------------------------------------
+ */
+
+/* What the journal has of the migration's guests, whether their QEMU is known here or not. */
+static int end_recorded(struct guests *guests, const char *migration, struct fault *fault)
+{
+	struct resource_row *rows = NULL;
+	size_t n = 0;
+	int r = resource_list(guests->storage->agent, migration, GUESTS_KIND, &rows, &n, fault);
+
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = end_process(
+			guests, value_find_string(rows[i].detail, "uuid", ""), rows[i].name, fault);
+	for (size_t i = 0; i < n; i++)
+		resource_row_clear(&rows[i]);
+	free(rows);
+	return r;
+}
+
+int guests_end_incoming(struct guests *guests, const char *migration, struct fault *fault)
+{
+	struct resident *resident CLEANUP_RESIDENT = resident_find_incoming(guests, migration);
+
+	if (resident) {
+		int r = guest_kill(resident->guest, fault);
+		if (r < 0)
+			return r;
+		resident_drop(resident);
+	}
+	return end_recorded(guests, migration, fault);
+}
+
+int guests_start_incoming(struct guests *guests, const char *migration, struct guest_spec *spec,
+	const struct cancel *cancel, struct resident **ret_resident, struct fault *fault)
+{
+	struct resident *resident CLEANUP_RESIDENT = NULL;
+	struct fault left CLEANUP_FAULT = FAULT_INIT;
+	int r = guests_end_incoming(guests, migration, fault);
+
+	if (r < 0)
+		return r;
+	free(spec->run_dir);
+	spec->run_dir = xasprintf("%s/%s", guests->folder, spec->uuid);
+	spec->incoming = true;
+	r = resident_add(guests, NULL, migration, spec, &resident, fault);
+	if (r < 0)
+		return r;
+	r = resident_start(resident, spec, cancel, fault);
+	if (r == 0) {
+		resident_has_started(resident);
+		*ret_resident = TAKE_PTR(resident);
+		return 0;
+	}
+	resident_drop(resident);
+	if (guests_end_incoming(guests, migration, &left) < 0) {
+		char *text CLEANUP_FREE = fault_describe(&left);
+		log_warn("guest.leftover", "error=\"%s\"", text);
+	}
+	return r;
+}
+
+struct resident *guests_find_incoming(struct guests *guests, const char *migration)
+{
+	struct resident *resident = resident_find_incoming(guests, migration);
+
+	return resident && guest_is_alive(resident->guest) ? resident : resident_unref(resident);
+}
+
+/* --- The destination, after the commit ----------------------------------------------------------
+ */
+
+static int make_halted(struct guests *guests, const char *vm, struct fault *fault)
+{
+	int r = guest_state_halted(guests->pool, vm, fault);
+
+	return r < 0 ? r
+		     : fault_text(fault, -ESRCH,
+			       "The VM belongs to this pool, but its QEMU ended before the guest "
+			       "ran: it is halted, its disks are complete");
+}
+
+/* It is the VM's from now on: what happens to it happens to the VM. */
+static bool adopt(struct resident *resident, const char *vm)
+{
+	struct guests *guests = resident->guests;
+	SCOPE_LOCK(&guests->lock);
+
+	if (!resident->vm) {
+		resident->vm = xstrdup(vm);
+		/* That it was stopped until now is no pause. */
+		resident->is_paused = resident->has_news = false;
+	}
+	pthread_cond_signal(&guests->change);
+	return resident->is_told_to_run;
+}
+
+/* Somebody may pause it from then on, so it is told once. */
+static int tell_to_run(struct resident *resident, uint64_t *ret_resumed_usec, struct fault *fault)
+{
+	int r = guest_unpause(resident->guest, fault);
+
+	if (r < 0)
+		return r;
+	if (ret_resumed_usec)
+		*ret_resumed_usec = clock_now_usec();
+	SCOPE_LOCK(&resident->guests->lock);
+	resident->is_told_to_run = true;
+	return 0;
+}
+
+/* The journal follows last: the guest runs meanwhile. */
+static int settle_in(struct resident *resident, struct fault *fault)
+{
+	struct guests *guests = resident->guests;
+	int r = resource_give(guests->storage->agent, GUESTS_KIND, resident->run_dir, "", fault);
+
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&guests->lock);
+	free(resident->migration);
+	resident->migration = NULL;
+	pthread_mutex_unlock(&guests->lock);
+	log_info("guest.taken_over", "vm=%s pid=%d", resident->vm, (int)guest_pid(resident->guest));
+	return 0;
+}
+
+int guests_take_over(struct guests *guests, const char *migration, const char *vm,
+	uint64_t *ret_resumed_usec, struct fault *fault)
+{
+	struct resident *resident CLEANUP_RESIDENT = resident_find_incoming(guests, migration);
+	int r = 0;
+
+	if (ret_resumed_usec)
+		*ret_resumed_usec = 0;
+	if (!resident) {
+		resident = resident_find(guests, vm);
+		return resident ? 0 : make_halted(guests, vm, fault);
+	}
+	if (!adopt(resident, vm))
+		r = tell_to_run(resident, ret_resumed_usec, fault);
+	if (r < 0 && !guest_is_alive(resident->guest)) {
+		fault_clear(fault);
+		return make_halted(guests, vm, fault);
+	}
+	return r < 0 ? r : settle_in(resident, fault);
 }

@@ -21,22 +21,30 @@ static char *find_running(struct guests *guests, const char *uuid)
 	return strcmp(state, "Running") == 0 || strcmp(state, "Paused") == 0 ? TAKE_PTR(vm) : NULL;
 }
 
-static struct resident *new_resident(struct guests *guests, char *vm, const char *run_dir)
+static struct resident *new_resident(struct guests *guests, const struct resource_row *row)
 {
 	struct resident *resident = xcalloc(1, sizeof(*resident));
-	int64_t memory = 0;
+	int64_t memory = value_find_int(row->detail, "memory", 0);
 
-	if (vm)
-		object_get_int(guests->pool, "VM", vm, "memory_target", &memory, NULL);
 	*resident = (struct resident){
 		.guests = guests,
-		.vm = vm,
-		.run_dir = xstrdup(run_dir),
+		.migration = *row->owner ? xstrdup(row->owner) : NULL,
+		.run_dir = xstrdup(row->name),
 		.memory_bytes = memory > 0 ? (uint64_t)memory : 0,
 		.ended = cancel_new(),
 		.n_refs = 1,
 	};
 	return resident;
+}
+
+static void add_to_list(struct resident *resident)
+{
+	struct guests *guests = resident->guests;
+	SCOPE_LOCK(&guests->lock);
+
+	resident->n_refs++;
+	resident->next = guests->first;
+	guests->first = resident;
 }
 
 /* What it did while no agent looked. A monitor that does not answer leaves the state as it is. */
@@ -48,24 +56,45 @@ static int take_in(struct resident *resident, struct fault *fault)
 
 	if (guest_is_running(resident->guest, &is_running, NULL) == 0)
 		r = guest_state_set_paused(guests->pool, resident->vm, !is_running, fault);
-	SCOPE_LOCK(&guests->lock);
+	pthread_mutex_lock(&guests->lock);
 	resident->is_paused = !is_running;
-	resident->n_refs++;
-	resident->next = guests->first;
-	guests->first = resident;
+	pthread_mutex_unlock(&guests->lock);
+	add_to_list(resident);
 	return r;
+}
+
+/* One whose VM was given to this host runs, now; of the others their migrations decide. */
+static int take_in_incoming(struct resident *resident, struct fault *fault)
+{
+	struct guests *guests = resident->guests;
+	struct fault late CLEANUP_FAULT = FAULT_INIT;
+	char *vm CLEANUP_FREE = NULL;
+	bool is_committed = false;
+
+	add_to_list(resident);
+	int r = commit_find(guests->pool, resident->migration, &is_committed, &vm, NULL, fault);
+	if (r <= 0 || !is_committed || !object_exists(guests->pool, "VM", vm))
+		return MIN(r, 0);
+	if (guests_take_over(guests, resident->migration, vm, NULL, &late) < 0) {
+		/* The migration, which is asked about it again, tries again. */
+		char *text CLEANUP_FREE = fault_describe(&late);
+		log_error("guest.not_taken_over", "vm=%s error=\"%s\"", vm, text);
+	}
+	return 0;
 }
 
 static int recover_row(struct guests *guests, const struct resource_row *row, struct fault *fault)
 {
 	const char *uuid = value_find_string(row->detail, "uuid", "");
-	struct resident *resident CLEANUP_RESIDENT =
-		new_resident(guests, find_running(guests, uuid), row->name);
+	struct resident *resident CLEANUP_RESIDENT = new_resident(guests, row);
 	const struct guest_callbacks callbacks = resident_callbacks(resident);
 	int r = guest_find(uuid, row->name, &callbacks, &resident->guest, fault);
 
 	if (r < 0)
 		return r;
+	if (r > 0 && resident->migration)
+		return take_in_incoming(resident, fault);
+	resident->vm = find_running(guests, uuid);
 	if (r > 0 && resident->vm)
 		return take_in(resident, fault);
 	if (r > 0) {
@@ -82,7 +111,7 @@ static int recover_rows(struct guests *guests, struct fault *fault)
 {
 	struct resource_row *rows = NULL;
 	size_t n = 0;
-	int r = resource_list(guests->storage->agent, "", GUESTS_KIND, &rows, &n, fault);
+	int r = resource_list(guests->storage->agent, NULL, GUESTS_KIND, &rows, &n, fault);
 
 	for (size_t i = 0; r >= 0 && i < n; i++)
 		r = recover_row(guests, &rows[i], fault);

@@ -25,6 +25,8 @@ static uint64_t available_memory(struct guests *guests)
 	guests->memory(&total, &free_bytes);
 	uint64_t available = free_bytes > 0 ? (uint64_t)free_bytes : 0;
 	for (const struct resident *at = guests->first; at; at = at->next) {
+		if (at->has_ended)
+			continue;
 		uint64_t used = at->guest ? guest_resident_bytes(at->guest) : 0;
 		uint64_t due = at->memory_bytes > used ? at->memory_bytes - used : 0;
 		available -= MIN(available, due);
@@ -32,32 +34,58 @@ static uint64_t available_memory(struct guests *guests)
 	return available;
 }
 
-int resident_add(struct guests *guests, const char *vm, const char *run_dir, uint64_t memory_bytes,
-	struct resident **ret_resident, struct fault *fault)
+/* With the lock held. */
+static int check_memory(struct guests *guests, const struct guest_spec *spec, struct fault *fault)
 {
-	SCOPE_LOCK(&guests->lock);
 	uint64_t available = available_memory(guests);
 
-	if (memory_bytes > available) {
-		char *needed CLEANUP_FREE = xasprintf("%" PRIu64, memory_bytes);
-		char *there CLEANUP_FREE = xasprintf("%" PRIu64, available);
-		return fault_set(
-			fault, -ENOMEM, "HOST_NOT_ENOUGH_FREE_MEMORY", needed, there, NULL);
+	if (spec->memory_bytes <= available)
+		return 0;
+	char *needed CLEANUP_FREE = xasprintf("%" PRIu64, spec->memory_bytes);
+	char *there CLEANUP_FREE = xasprintf("%" PRIu64, available);
+	return fault_set(fault, -ENOMEM, "HOST_NOT_ENOUGH_FREE_MEMORY", needed, there, NULL);
+}
+
+int guests_check_room(struct guests *guests, const struct guest_spec *spec, struct fault *fault)
+{
+	if (access(guests->program, X_OK) < 0) {
+		int error = -errno;
+		return fault_errno(
+			fault, error, "This host cannot run guests: %s", guests->program);
 	}
+	SCOPE_LOCK(&guests->lock);
+	return check_memory(guests, spec, fault);
+}
+
+int resident_add(struct guests *guests, const char *vm, const char *migration,
+	const struct guest_spec *spec, struct resident **ret_resident, struct fault *fault)
+{
+	SCOPE_LOCK(&guests->lock);
+	int r = check_memory(guests, spec, fault);
+
+	if (r < 0)
+		return r;
 	struct resident *resident = xcalloc(1, sizeof(*resident));
 	*resident = (struct resident){
 		.guests = guests,
 		.vm = xstrdup(vm),
-		.run_dir = xstrdup(run_dir),
-		.memory_bytes = memory_bytes,
+		.migration = xstrdup(migration),
+		.run_dir = xstrdup(spec->run_dir),
+		.memory_bytes = spec->memory_bytes,
 		.ended = cancel_new(),
 		.next = guests->first,
 		.n_refs = 2,
 		.is_starting = true,
+		.is_paused = spec->paused,
 	};
 	guests->first = resident;
 	*ret_resident = resident;
 	return 0;
+}
+
+static bool is_text(const char *text, const char *wanted)
+{
+	return text && strcmp(text, wanted) == 0;
 }
 
 struct resident *resident_find(struct guests *guests, const char *vm)
@@ -65,7 +93,19 @@ struct resident *resident_find(struct guests *guests, const char *vm)
 	SCOPE_LOCK(&guests->lock);
 	struct resident *resident = guests->first;
 
-	while (resident && (resident->is_starting || strcmp(resident->vm, vm) != 0))
+	while (resident && (resident->is_starting || !is_text(resident->vm, vm)))
+		resident = resident->next;
+	if (resident)
+		resident->n_refs++;
+	return resident;
+}
+
+struct resident *resident_find_incoming(struct guests *guests, const char *migration)
+{
+	SCOPE_LOCK(&guests->lock);
+	struct resident *resident = guests->first;
+
+	while (resident && (resident->is_starting || !is_text(resident->migration, migration)))
 		resident = resident->next;
 	if (resident)
 		resident->n_refs++;
@@ -84,9 +124,31 @@ struct resident *resident_unref(struct resident *resident)
 	guest_free(resident->guest);
 	cancel_free(resident->ended);
 	free(resident->run_dir);
+	free(resident->migration);
 	free(resident->vm);
 	free(resident);
 	return NULL;
+}
+
+/* Recorded before it is made. */
+int resident_start(struct resident *resident, const struct guest_spec *spec,
+	const struct cancel *cancel, struct fault *fault)
+{
+	struct guests *guests = resident->guests;
+	struct value *detail CLEANUP_VALUE = value_new_struct();
+	const struct guest_callbacks callbacks = resident_callbacks(resident);
+	const char *owner = resident->migration ? resident->migration : "";
+	struct guest *guest = NULL;
+
+	value_set_string(detail, "uuid", spec->uuid);
+	value_set_int(detail, "memory", (int64_t)spec->memory_bytes);
+	int r = resource_record(
+		guests->storage->agent, owner, GUESTS_KIND, resident->run_dir, detail, NULL, fault);
+	if (r == 0)
+		r = guest_start(spec, guests->program, &callbacks, cancel, &guest, fault);
+	SCOPE_LOCK(&guests->lock);
+	resident->guest = guest;
+	return r;
 }
 
 void resident_has_started(struct resident *resident)
@@ -185,7 +247,9 @@ static struct resident *find_work(struct guests *guests)
 {
 	struct resident *resident = guests->first;
 
-	while (resident && (resident->is_starting || (!resident->has_ended && !resident->has_news)))
+	/* Of one that is incoming nothing is stored yet. */
+	while (resident && (resident->is_starting || !resident->vm ||
+				   (!resident->has_ended && !resident->has_news)))
 		resident = resident->next;
 	return resident;
 }

@@ -90,4 +90,14 @@ static inline size_t guest_fixture_count_journal(struct fixture *fixture, const 
 	return n;
 }
 
+/* A guest's folder is removed by a thread, some time after its VM is Halted. */
+static inline void guest_fixture_await_journal(struct fixture *fixture, size_t n)
+{
+	uint64_t deadline = clock_deadline(20 * USEC_PER_SEC);
+
+	while (guest_fixture_count_journal(fixture, NULL) != n && clock_now_usec() < deadline)
+		cancel_sleep(NULL, 10 * USEC_PER_MSEC);
+	assert_int_equal(guest_fixture_count_journal(fixture, NULL), n);
+}
+
 #endif

@@ -188,6 +188,10 @@ static void resources_are_listed_in_the_order_of_removal(void **state)
 	assert_int_equal(again, first);
 	assert_int_equal(
 		resource_record(f->agent, "n", "vdi-file", "/a", NULL, &again, &f->fault), -EEXIST);
+	check_ok(&f->fault, resource_give(f->agent, "vdi-file", "/a", "n", &f->fault));
+	check_ok(&f->fault,
+		resource_record(f->agent, "n", "vdi-file", "/a", NULL, &again, &f->fault));
+	assert_int_equal(again, first);
 	check_ok(&f->fault, resource_forget_name(f->agent, "vdi-file", "/a", &f->fault));
 	check_ok(&f->fault, resource_forget_name(f->agent, "vdi-file", "/a", &f->fault));
 	check_ok(&f->fault,
