@@ -2,6 +2,7 @@
 #include "agent/copy/endpoint.h"
 
 #include "agent/copy/endpoint_impl.h"
+#include "base/alloc.h"
 #include "base/clock.h"
 
 #include <errno.h>
@@ -34,6 +35,31 @@ const char *endpoint_op_name(enum endpoint_op op)
 		return "flush";
 	}
 	return "unknown";
+}
+
+/* Where the strings of a spec stand: whoever adds one names it here. */
+static const size_t spec_strings[] = {offsetof(struct endpoint_spec, path),
+	offsetof(struct endpoint_spec, address), offsetof(struct endpoint_spec, iqn),
+	offsetof(struct endpoint_spec, initiator), offsetof(struct endpoint_spec, user),
+	offsetof(struct endpoint_spec, secret), offsetof(struct endpoint_spec, serial)};
+
+static char **spec_string(struct endpoint_spec *spec, size_t i)
+{
+	return (char **)((char *)spec + spec_strings[i]);
+}
+
+void endpoint_spec_copy(struct endpoint_spec *ret_spec, const struct endpoint_spec *spec)
+{
+	*ret_spec = *spec;
+	for (size_t i = 0; i < ARRAY_SIZE(spec_strings); i++)
+		*spec_string(ret_spec, i) = xstrdup(*spec_string(ret_spec, i));
+}
+
+void endpoint_spec_clear(struct endpoint_spec *spec)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(spec_strings); i++)
+		free(*spec_string(spec, i));
+	*spec = (struct endpoint_spec){0};
 }
 
 int endpoint_open(const struct endpoint_spec *spec, struct cancel *cancel,

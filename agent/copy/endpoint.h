@@ -42,6 +42,10 @@ struct endpoint_spec {
 	uint64_t timeout_usec; /* a request that takes longer kills the session; 0: 30 s */
 };
 
+/* A copy with strings of its own, to be cleared. */
+void endpoint_spec_copy(struct endpoint_spec *ret_spec, const struct endpoint_spec *spec);
+void endpoint_spec_clear(struct endpoint_spec *spec);
+
 struct endpoint;
 
 enum endpoint_op { ENDPOINT_READ, ENDPOINT_WRITE, ENDPOINT_ZERO, ENDPOINT_DISCARD, ENDPOINT_FLUSH };
