@@ -36,8 +36,9 @@ int tunnel_start(
 struct tunnel *tunnel_stop(struct tunnel *tunnel);
 uint16_t tunnel_port(const struct tunnel *tunnel);
 
-/* Opens a door: name (unique; a migration's uuid and what it is for), secret (at least 32
- * characters), the socket that a link is connected to. -EEXIST. All strings are copied. */
+/* Opens a door: name (unique, up to 200 bytes; a migration's uuid and what it is for), secret (32
+ * to 200 bytes), the UNIX socket that a link is connected to. -EEXIST, -EINVAL. All strings are
+ * copied. Doors are opened and closed from any thread. */
 int tunnel_open_door(struct tunnel *tunnel, const char *name, const char *secret,
 	const char *socket_path, struct fault *fault);
 /* Closes it and cuts its link; when it returns nothing more comes through. Fine when there is none.
@@ -62,17 +63,23 @@ struct tunnel_link_params {
 	uint64_t timeout_usec;   /* for connection, handshake and the door's answer; 0: 10 s */
 };
 
-/* Connects and is let in, then listens on socket_path; whoever connects there (QEMU) talks to the
- * receiver's socket through a thread of its own. -EKEYREJECTED: another key; -EACCES: the door does
- * not open; -ECONNREFUSED, -ETIMEDOUT, -ECANCELED ... */
+/* Connects and is let in, then listens on socket_path (a socket that is left there is replaced);
+ * whoever connects there (QEMU) talks to the receiver's socket through a thread of its own, and
+ * each direction's end is passed on alone. -EKEYREJECTED: another key, and it was told nothing;
+ * -EACCES: the door does not open; -EBUSY: it has a link; -ENXIO: nobody listens behind it;
+ * -ECONNREFUSED, -ETIMEDOUT, -ECANCELED ... */
 int tunnel_link_open(const struct tunnel_link_params *params, struct cancel *cancel,
 	struct tunnel_link **ret_link, struct fault *fault);
 /* Cuts it, removes the socket. NULL is fine. */
 struct tunnel_link *tunnel_link_close(struct tunnel_link *link);
 /* Bytes sent to the receiver so far. Any thread. */
 uint64_t tunnel_link_sent(const struct tunnel_link *link);
-/* Whether the way to the receiver is broken (reset, or silent for longer than TCP_USER_TIMEOUT). */
+/* Whether the way to the receiver is broken: cut, reset, or the receiver has acknowledged or read
+ * nothing for 15 s (TCP_USER_TIMEOUT). Any thread. */
 bool tunnel_link_is_broken(struct tunnel_link *link);
+/* Readable once the link has ended, well or broken; owned by the link. It is the only sign while
+ * QEMU waits at pre-switchover and does not look at its socket. */
+int tunnel_link_fd(const struct tunnel_link *link);
 
 DEFINE_CLEANUP(struct tunnel_link *, tunnel_link_close)
 #define CLEANUP_TUNNEL_LINK CLEANUP(cleanup_tunnel_link_close)
