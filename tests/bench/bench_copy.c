@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One measured copy of a disk image into a fresh export of a real tgtd, by the copier or by
- * qemu-img, and a comparison of the contents afterwards. Prints one line of JSON. See copy.py. */
+/* One measured copy of a disk image into a fresh export of a real tgtd, by the copier, qemu-img or
+ * a sender that does nothing else (bound.h), and a comparison of the contents afterwards. Prints
+ * one line of JSON. See copy.py. */
 #include "agent/copy/copier.h"
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -13,6 +14,7 @@
 #include "target/disk.h"
 #include "target/export.h"
 #include "target/tgt.h"
+#include "tests/bench/bound.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -68,6 +70,20 @@ static int log_everything(struct agent_db *db, uint64_t size_bytes, struct fault
 	return r < 0 ? r : extent_log_add(db, MIGRATION, 0, &all, 1, fault);
 }
 
+static struct endpoint_spec target_spec(const struct bench *bench)
+{
+	return (struct endpoint_spec){.kind = ENDPOINT_ISCSI,
+		.writable = true,
+		.address = "127.0.0.1",
+		.port = bench->port,
+		.iqn = IQN,
+		.initiator = INITIATOR,
+		.user = USER,
+		.secret = SECRET,
+		.serial = SERIAL,
+		.size_bytes = bench->size_bytes};
+}
+
 static int run_ferry(struct bench *bench, struct fault *fault)
 {
 	char *path CLEANUP_FREE = xasprintf("%s/agent.db", bench->state_dir);
@@ -82,16 +98,7 @@ static int run_ferry(struct bench *bench, struct fault *fault)
 		.db = db,
 		.migration = MIGRATION,
 		.source = {.kind = ENDPOINT_FILE, .path = bench->source},
-		.target = {.kind = ENDPOINT_ISCSI,
-			.writable = true,
-			.address = "127.0.0.1",
-			.port = bench->port,
-			.iqn = IQN,
-			.initiator = INITIATOR,
-			.user = USER,
-			.secret = SECRET,
-			.serial = SERIAL,
-			.size_bytes = bench->size_bytes},
+		.target = target_spec(bench),
 		.target_fresh = !bench->allocated,
 		.n_sessions = (unsigned)bench->n_sessions,
 		.request_bytes = bench->request_bytes,
@@ -101,6 +108,26 @@ static int run_ferry(struct bench *bench, struct fault *fault)
 	double cpu_before = cpu_seconds(RUSAGE_SELF);
 	uint64_t before = clock_now_usec();
 	r = copy_run(&params, fault);
+	bench->seconds = (double)(clock_now_usec() - before) / 1e6;
+	bench->cpu_seconds = cpu_seconds(RUSAGE_SELF) - cpu_before;
+	return r;
+}
+
+/* A sender that only sends: the first piece of the source, again and again. */
+static int run_bound(struct bench *bench, struct fault *fault)
+{
+	const struct endpoint_spec target = target_spec(bench);
+	int fd CLEANUP_CLOSE = open(bench->source, O_RDONLY | O_CLOEXEC);
+	char *data CLEANUP_FREE = malloc(BOUND_BYTES);
+	int r = fd < 0 || !data ? -errno : 0;
+
+	if (r == 0)
+		r = io_pread_full(fd, data, (size_t)MIN(bench->size_bytes, BOUND_BYTES), 0);
+	if (r < 0)
+		return fault_errno(fault, r, "cannot read %s", bench->source);
+	double cpu_before = cpu_seconds(RUSAGE_SELF);
+	uint64_t before = clock_now_usec();
+	r = bound_run(&target, data, fault);
 	bench->seconds = (double)(clock_now_usec() - before) / 1e6;
 	bench->cpu_seconds = cpu_seconds(RUSAGE_SELF) - cpu_before;
 	return r;
@@ -131,10 +158,25 @@ static int run_qemu_img(struct bench *bench, struct fault *fault)
 	return 0;
 }
 
+static const struct engine {
+	const char *name;
+	int (*run)(struct bench *bench, struct fault *fault);
+} engines[] = {{"ferry", run_ferry}, {"qemu-img", run_qemu_img}, {"bound", run_bound}};
+
+static const struct engine *find_engine(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(engines); i++)
+		if (strcmp(engines[i].name, name) == 0)
+			return &engines[i];
+	return NULL;
+}
+
 /* --- Around them ------------------------------------------------------------------------------ */
 
 static int compare(const struct bench *bench, struct fault *fault)
 {
+	bool repeats = strcmp(bench->engine, "bound") == 0;
+	size_t piece = repeats ? BOUND_BYTES : MIB;
 	int a CLEANUP_CLOSE = open(bench->source, O_RDONLY | O_CLOEXEC);
 	int b CLEANUP_CLOSE = open(bench->dest, O_RDONLY | O_CLOEXEC);
 	char *data_a CLEANUP_FREE = malloc(MIB);
@@ -142,9 +184,9 @@ static int compare(const struct bench *bench, struct fault *fault)
 
 	if (a < 0 || b < 0 || !data_a || !data_b)
 		return fault_errno(fault, -errno, "cannot compare");
-	for (uint64_t at = 0; at < bench->size_bytes; at += MIB) {
-		size_t n = (size_t)MIN(bench->size_bytes - at, MIB);
-		int r = io_pread_full(a, data_a, n, at);
+	for (uint64_t at = 0; at < bench->size_bytes; at += piece) {
+		size_t n = (size_t)MIN(bench->size_bytes - at, piece);
+		int r = io_pread_full(a, data_a, n, repeats ? 0 : at);
 		if (r == 0)
 			r = io_pread_full(b, data_b, n, at);
 		if (r < 0)
@@ -214,8 +256,7 @@ static int with_export(struct bench *bench, struct fault *fault)
 		return r;
 	bench->port = tgt_port(tgt);
 	double machine_before = machine_cpu_seconds();
-	r = strcmp(bench->engine, "ferry") == 0 ? run_ferry(bench, fault)
-						: run_qemu_img(bench, fault);
+	r = find_engine(bench->engine)->run(bench, fault);
 	bench->machine_cpu_seconds = machine_cpu_seconds() - machine_before;
 	bench->target_cpu_seconds = process_cpu_seconds(tgt_pid(tgt));
 	return r < 0 ? r : export_withdraw(tgt, 1, USER, fault);
@@ -323,11 +364,11 @@ static int parse_options(int argc, char **argv, struct bench *bench)
 		r = option == '?' ? -EINVAL : parse_size(optarg, value);
 	}
 	if (r < 0 || argc - optind != 3 || argv[optind + 2][0] != '/' ||
-		(strcmp(argv[optind], "ferry") != 0 && strcmp(argv[optind], "qemu-img") != 0)) {
-		fprintf(stderr,
-			"usage: bench_copy [--sessions N] [--request SIZE] "
-			"[--in-flight SIZE] [--threads N] [--allocated] ferry|qemu-img SOURCE "
-			"/ABSOLUTE/NEW-FILE\n");
+		!find_engine(argv[optind])) {
+		fprintf(stderr, "usage: bench_copy [--sessions N] [--request SIZE] "
+				"[--in-flight SIZE] [--threads N] [--allocated] "
+				"ferry|qemu-img|bound SOURCE "
+				"/ABSOLUTE/NEW-FILE\n");
 		return -EINVAL;
 	}
 	bench->engine = argv[optind];

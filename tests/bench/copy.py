@@ -27,6 +27,8 @@ def parse():
     parser.add_argument("--threads", type=int, default=4, help="tgtd -t (4)")
     parser.add_argument("--allocated", action="store_true",
                         help="copy onto files whose blocks are allocated, not fresh ones")
+    parser.add_argument("--bound", action="store_true",
+                        help="measure a sender too that neither reads a file nor hashes")
     parser.add_argument("--min-ratio", type=float, default=0, help="fail below this ratio")
     parser.add_argument("--quiet-share", type=float, default=None, metavar="SHARE",
                         help="repeat a run while other processes used more than this share of "
@@ -91,6 +93,8 @@ def run_quietly(program, engine, folder, args, discarded):
 
 def measure(program, args, discarded):
     results = {"ferry": [], "qemu-img": []}
+    if args.bound:
+        results["bound"] = []
     folder = tempfile.mkdtemp(prefix="ferry-bench-", dir=args.dir)
     try:
         write_random(os.path.join(folder, "source"), args.size)
@@ -121,6 +125,9 @@ def main():
     ferry["peak_rss_kib"] = max(r["peak_rss_kib"] for r in results["ferry"])
     summary["load_average"] = os.getloadavg()[0]
     summary["runs_discarded"] = len(discarded)
+    if args.bound:
+        bound = summary["bound"]["median_mib_per_sec"]
+        summary["bound_ratio"] = round(bound / other["median_mib_per_sec"], 2)
     summary["ratio"] = round(ferry["median_mib_per_sec"] / other["median_mib_per_sec"], 2)
     if args.json:
         print(json.dumps({"size_mib": args.size, "allocated": args.allocated,
@@ -129,7 +136,7 @@ def main():
         kind = "allocated" if args.allocated else "fresh"
         print(f"{args.size} MiB of random data into {kind} exports, {args.rounds} rounds")
         print(f"{'':10} {'median':>8} {'min':>8} {'max':>8} MiB/s {'CPU':>8} {'tgtd CPU':>10} s")
-        for engine in ("ferry", "qemu-img"):
+        for engine in results:
             s = summary[engine]
             print(f"{engine:10} {s['median_mib_per_sec']:8} {s['min_mib_per_sec']:8} "
                   f"{s['max_mib_per_sec']:8}       {s['median_cpu_seconds']:8} "
@@ -137,6 +144,8 @@ def main():
         print(f"ratio {summary['ratio']}, contents equal, Ferry's peak RSS "
               f"{ferry['peak_rss_kib'] / 1024:.1f} MiB, load average "
               f"{summary['load_average']:.1f}, {len(discarded)} runs discarded as disturbed")
+        if args.bound:
+            print(f"a sender that only sends: {summary['bound_ratio']} times qemu-img")
     return 1 if summary["ratio"] < args.min_ratio else 0
 
 
