@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small Linux for tests of guests: Debian's kernel for cloud machines, and an initramfs made of
-busybox and the kernel's own modules. It boots in some seconds without hardware virtualisation."""
+busybox and the kernel's own modules. It boots in some seconds without hardware virtualisation.
+
+With `writer=...` among its arguments it runs tests/guest/writer.c instead of the shell's heartbeat."""
 
 import functools
 import glob
@@ -11,11 +13,13 @@ import stat
 import subprocess
 import unittest
 
+import ferrytest
+
 ARGS = "console=ttyS0 quiet panic=-1"
 MODULES = ("virtio_pci", "virtio_blk", "button", "evdev")
 
 # Prints a heartbeat, writes to its first disk, turns itself off at the power button (unless it is
-# "deaf"), and runs what comes in on its console.
+# "deaf"), and runs what comes in on its console. The writer does these things by itself.
 INIT = r"""#!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
@@ -23,6 +27,12 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 while read -r module; do insmod "/modules/$module"; done </modules/order
 echo "guest: booted with $(nproc) processors"
+writer=$(sed -n 's/.*\bwriter=\([^ ]*\).*/\1/p' /proc/cmdline)
+if [ -n "$writer" ]; then
+    /bin/writer $(echo "$writer" | tr , ' ')
+    echo "guest: the writer ended"
+    poweroff -f
+fi
 grep -q deaf /proc/cmdline || for event in /dev/input/event*; do
     (head -c 24 "$event" >/dev/null && echo "guest: button" && sync && poweroff -f) &
 done
@@ -109,8 +119,12 @@ def initramfs():
     """Its bytes."""
     folder = modules_of(kernel())
     archive = Archive()
-    for name in ("bin", "dev", "proc", "sys", "modules"):
+    for name in ("bin", "dev", "mnt", "proc", "sys", "modules"):
         archive.folder(name)
+    writer = os.path.join(ferrytest.BIN, "guest_writer")
+    if os.path.exists(writer):
+        with open(writer, "rb") as file:
+            archive.add("bin/writer", file.read())
     with open(shutil.which("busybox"), "rb") as file:
         archive.add("bin/busybox", file.read())
     archive.add("init", INIT.encode())
@@ -124,11 +138,13 @@ def initramfs():
     return bytes(archive.data)
 
 
-def boot_fields(folder):
-    """Fields of a VM that boots it; the initramfs is written into the folder."""
+def boot_fields(folder, *writer):
+    """Fields of a VM that boots it; the initramfs is written into the folder. writer: arguments of
+    tests/guest/writer.c."""
     path = os.path.join(folder, "initramfs")
     if not os.path.exists(path):
         with open(path, "wb") as file:
             file.write(initramfs())
         os.chmod(path, 0o644)
-    return {"PV_kernel": kernel(), "PV_ramdisk": path, "PV_args": ARGS}
+    args = ARGS + (f" writer={','.join(writer)}" if writer else "")
+    return {"PV_kernel": kernel(), "PV_ramdisk": path, "PV_args": args}
