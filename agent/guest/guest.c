@@ -2,6 +2,7 @@
 #include "agent/guest/guest.h"
 
 #include "agent/guest/guest_find.h"
+#include "agent/guest/guest_watch.h"
 #include "agent/guest/qmp.h"
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -33,6 +34,7 @@ struct guest {
 	char *uuid;
 	char *run_dir;
 	struct guest_callbacks callbacks;
+	struct guest_events *events;
 	struct child *child;
 	struct cancel *stop; /* the watcher is to end */
 	struct cancel *lost; /* the monitor broke: requested by its thread */
@@ -63,6 +65,7 @@ static void monitor_event(void *arg, const char *name, const struct value *data)
 
 	if (strcmp(name, "SHUTDOWN") == 0)
 		note_shutdown(guest, data);
+	guest_events_tell(guest->events, name, data);
 	if (guest->callbacks.event)
 		guest->callbacks.event(guest->callbacks.arg, name, data);
 }
@@ -205,6 +208,7 @@ static void *watcher_main(void *arg)
 	char *reason CLEANUP_FREE = describe_end(guest);
 	log_info("guest.ended", "vm=%s pid=%d reason=\"%s\"", guest->uuid,
 		(int)run_pid(guest->child), reason);
+	guest_events_end(guest->events);
 	if (guest->callbacks.ended)
 		guest->callbacks.ended(guest->callbacks.arg, reason);
 	return NULL;
@@ -237,6 +241,7 @@ static struct guest *guest_new(
 	guest->run_dir = xstrdup(run_dir);
 	guest->stop = cancel_new();
 	guest->lost = cancel_new();
+	guest->events = guest_events_new();
 	guest->callbacks = *callbacks;
 	return guest;
 }
@@ -386,6 +391,7 @@ struct guest *guest_free(struct guest *guest)
 		run_leave(guest->child);
 	else
 		run_free(guest->child);
+	guest_events_free(guest->events);
 	cancel_free(guest->lost);
 	cancel_free(guest->stop);
 	pthread_mutex_destroy(&guest->lock);
@@ -399,7 +405,7 @@ struct guest *guest_free(struct guest *guest)
 int guest_forget_run_dir(const char *run_dir)
 {
 	static const char *const names[] = {GUEST_QMP, GUEST_QMP_SPARE, GUEST_CONSOLE, GUEST_LOG,
-		GUEST_PIDFILE, GUEST_OUTPUT, GUEST_MEMORY};
+		GUEST_PIDFILE, GUEST_OUTPUT, GUEST_MEMORY, GUEST_NBD};
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		char *path CLEANUP_FREE = guest_file(run_dir, names[i]);
@@ -417,6 +423,16 @@ pid_t guest_pid(const struct guest *guest)
 	return run_pid(guest->child);
 }
 
+const char *guest_run_dir(const struct guest *guest)
+{
+	return guest->run_dir;
+}
+
+struct guest_watch *guest_watch_new(struct guest *guest)
+{
+	return guest_events_watch(guest->events);
+}
+
 bool guest_is_alive(struct guest *guest)
 {
 	return run_is_alive(guest->child);
@@ -427,8 +443,13 @@ uint64_t guest_resident_bytes(const struct guest *guest)
 	return guest_process_resident(run_pid(guest->child));
 }
 
-int guest_command(struct guest *guest, const char *command, const struct value *arguments,
-	const struct cancel *cancel, struct value **ret_value, struct fault *fault)
+typedef int (*qmp_caller)(struct qmp *qmp, const char *command, const struct value *arguments,
+	uint64_t deadline_usec, const struct cancel *cancel, struct value **ret_value,
+	struct fault *fault);
+
+static int call(struct guest *guest, qmp_caller caller, const char *command,
+	const struct value *arguments, uint64_t deadline_usec, const struct cancel *cancel,
+	struct value **ret_value, struct fault *fault)
 {
 	struct qmp *qmp = monitor_of(guest);
 
@@ -436,8 +457,28 @@ int guest_command(struct guest *guest, const char *command, const struct value *
 		return fault_text(fault, -ETIMEDOUT,
 			"%s: the monitor of the VM's QEMU (process %d) has not answered yet",
 			command, (int)run_pid(guest->child));
-	return qmp_call(
-		qmp, command, arguments, clock_deadline(COMMAND_USEC), cancel, ret_value, fault);
+	return caller(qmp, command, arguments, deadline_usec, cancel, ret_value, fault);
+}
+
+int guest_command(struct guest *guest, const char *command, const struct value *arguments,
+	const struct cancel *cancel, struct value **ret_value, struct fault *fault)
+{
+	return call(guest, qmp_call, command, arguments, clock_deadline(COMMAND_USEC), cancel,
+		ret_value, fault);
+}
+
+int guest_command_until(struct guest *guest, const char *command, const struct value *arguments,
+	uint64_t deadline_usec, const struct cancel *cancel, struct value **ret_value,
+	struct fault *fault)
+{
+	return call(guest, qmp_call, command, arguments, deadline_usec, cancel, ret_value, fault);
+}
+
+int guest_command_oob(struct guest *guest, const char *command, const struct value *arguments,
+	struct value **ret_value, struct fault *fault)
+{
+	return call(guest, qmp_call_oob, command, arguments, clock_deadline(COMMAND_USEC), NULL,
+		ret_value, fault);
 }
 
 int guest_is_running(struct guest *guest, bool *ret_is_running, struct fault *fault)

@@ -47,6 +47,7 @@ struct guest *guest_free(struct guest *guest);
 int guest_forget_run_dir(const char *run_dir);
 
 pid_t guest_pid(const struct guest *guest);
+const char *guest_run_dir(const struct guest *guest);
 bool guest_is_alive(struct guest *guest);
 /* Bytes of its memory that it really has now; 0 when unknown. */
 uint64_t guest_resident_bytes(const struct guest *guest);
@@ -54,6 +55,13 @@ uint64_t guest_resident_bytes(const struct guest *guest);
 /* One monitor command within 5 s. See qmp_call for errors. */
 int guest_command(struct guest *guest, const char *command, const struct value *arguments,
 	const struct cancel *cancel, struct value **ret_value, struct fault *fault);
+/* The same with a deadline of the caller's. */
+int guest_command_until(struct guest *guest, const char *command, const struct value *arguments,
+	uint64_t deadline_usec, const struct cancel *cancel, struct value **ret_value,
+	struct fault *fault);
+/* Out of band, within 5 s: see qmp_call_oob. */
+int guest_command_oob(struct guest *guest, const char *command, const struct value *arguments,
+	struct value **ret_value, struct fault *fault);
 /* Whether its processors run. */
 int guest_is_running(struct guest *guest, bool *ret_is_running, struct fault *fault);
 int guest_pause(struct guest *guest, struct fault *fault);
@@ -66,7 +74,8 @@ int guest_powerdown(struct guest *guest, struct fault *fault);
 int guest_kill(struct guest *guest, struct fault *fault);
 
 /* The guest's events as a queue of one reader, from now on; any number of them. After the guest's
- * end comes one more, "ENDED". Events beyond 256 unread ones push out the oldest. */
+ * end comes one more, "ENDED", also to a watch that is made later. Events beyond 256 unread ones
+ * push out the oldest. A watch may outlive its guest. */
 struct guest_watch;
 
 struct guest_watch *guest_watch_new(struct guest *guest);

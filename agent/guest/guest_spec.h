@@ -76,6 +76,7 @@ char **guest_argv_free(char **argv);
 #define GUEST_LOG       "console.log"
 #define GUEST_PIDFILE   "pid"
 #define GUEST_OUTPUT    "qemu.log"
+#define GUEST_NBD       "nbd"    /* where dirty bitmaps are read */
 #define GUEST_MEMORY    "memory" /* where one that is incoming takes its memory */
 char *guest_file(const char *run_dir, const char *name);
 
