@@ -216,15 +216,19 @@ static void describe_relations(struct pool_db *pool, const struct class_table *t
 	}
 }
 
-int class_tables_open(struct pool_db *pool, struct fault *fault)
+void class_tables_describe(struct pool_db *pool)
 {
-	int r = 0;
-
 	pool->tables = xcalloc(n_classes, sizeof(*pool->tables));
 	for (size_t i = 0; i < n_classes; i++)
 		describe_table(&pool->tables[i], &classes[i]);
 	for (size_t i = 0; i < n_classes; i++)
 		describe_relations(pool, &pool->tables[i]);
+}
+
+int class_tables_sync(struct pool_db *pool, struct fault *fault)
+{
+	int r = 0;
+
 	for (size_t i = 0; r == 0 && i < n_classes; i++) {
 		r = sync_table(pool, &pool->tables[i], fault);
 		if (r == 0)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A SQLite database file: opening and versions, scoped transactions, cached statements with bound
- * parameters. Nothing above this header sees SQLite.
+/* A database: opening and versions, scoped transactions, statements with bound parameters. Nothing
+ * above this header sees whether it is a SQLite file here (db_open) or one that another host serves
+ * (schema/db_remote.h). What follows is of the file.
  *
  * One connection per database, guarded by one recursive mutex that a scope holds from db_begin to
  * db_end: a call made inside a scope, by the same thread, joins its transaction, and all other
@@ -37,8 +38,10 @@ struct db_kind {
 	size_t n_migrations;
 };
 
-/* Called on the way out of an outermost scope; all may be NULL. */
+/* Called on the way into and out of an outermost scope; all may be NULL. */
 struct db_hooks {
+	/* Under the lock, when an outermost DB_WRITE has begun; may read. A failure undoes it. */
+	int (*begun)(void *arg, struct fault *fault);
 	/* Under the lock, before COMMIT; may write. A failure rolls back. */
 	int (*committing)(void *arg, struct fault *fault);
 	/* Under the lock, when all is decided. Returns whether to call notify. */
@@ -68,7 +71,8 @@ struct db_scope {
 };
 
 /* Takes the lock. The outermost scope begins the transaction (IMMEDIATE for DB_WRITE); a DB_WRITE
- * inside it is a savepoint, so that what failed leaves nothing even if the outer scope goes on.
+ * inside it is a savepoint, so that what failed leaves nothing even if the outer scope goes on. A
+ * DB_WRITE inside a DB_READ is refused.
  * When this fails there is nothing to end. */
 #define db_begin(db, mode, ret_scope, fault)                                                       \
 	db_begin_at(db, mode, ret_scope, __FILE__, __LINE__, fault)
@@ -101,6 +105,9 @@ int db_rebind(struct db_query *query, struct fault *fault, const char *types, ..
 /* position counts from 1; the content is copied. */
 int db_bind_cell(
 	struct db_query *query, int position, const struct db_cell *cell, struct fault *fault);
+/* It is needed soon: a database that another host serves runs it on the way to the next statement
+ * that is waited for. The result comes by db_next. Optional; no statement may be started twice. */
+int db_start(struct db_query *query, struct fault *fault);
 /* 1: a row; 0: the end; negative. */
 int db_next(struct db_query *query, struct fault *fault);
 /* Runs it to its end; returns 0. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* SQLite's results as ours: an errno, and a text that says what to do. */
-#include "schema/db_private.h"
+#include "schema/db_sqlite.h"
 
 #include <errno.h>
 #include <sqlite3.h>
@@ -31,7 +31,7 @@ static const struct cause causes[] = {
 	{SQLITE_TOOBIG, -EFBIG, ""},
 };
 
-int db_error(struct db *db, struct fault *fault, const char *doing)
+int db_error(struct sqlite_db *db, struct fault *fault, const char *doing)
 {
 	int extended = sqlite3_extended_errcode(db->handle);
 	const char *text = sqlite3_errmsg(db->handle);
@@ -42,10 +42,10 @@ int db_error(struct db *db, struct fault *fault, const char *doing)
 	for (size_t i = 0; i < ARRAY_SIZE(causes); i++) {
 		if (causes[i].code != (extended & 0xff))
 			continue;
-		return fault_text(fault, causes[i].error, "database %s: %s: %s%s%s%s", db->path,
-			doing, text, tell_system ? ": " : "", tell_system ? strerror(system) : "",
-			causes[i].advice);
+		return fault_text(fault, causes[i].error, "database %s: %s: %s%s%s%s",
+			db->base.path, doing, text, tell_system ? ": " : "",
+			tell_system ? strerror(system) : "", causes[i].advice);
 	}
-	return fault_text(fault, -EIO, "database %s: %s: %s (SQLite code %d)", db->path, doing,
+	return fault_text(fault, -EIO, "database %s: %s: %s (SQLite code %d)", db->base.path, doing,
 		text, extended);
 }

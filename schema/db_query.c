@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "base/alloc.h"
+/* Statements and their parameters, whatever the back end. */
 #include "schema/db_private.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <sqlite3.h>
 #include <stdarg.h>
-#include <string.h>
+#include <stdlib.h>
 
 void db_cell_clear(struct db_cell *cell)
 {
@@ -14,121 +12,57 @@ void db_cell_clear(struct db_cell *cell)
 	*cell = (struct db_cell){0};
 }
 
-static uint64_t text_hash(const char *text)
-{
-	uint64_t hash = UINT64_C(0xcbf29ce484222325); /* FNV-1a */
-
-	for (; *text; text++)
-		hash = (hash ^ (unsigned char)*text) * UINT64_C(0x100000001b3);
-	return hash ^ hash >> 32;
-}
-
-/* An idle place for the statement: the one that has it, or the one used least recently; NULL when
- * all are in use. */
-static struct db_query *cache_place(struct db *db, uint64_t hash, const char *sql)
-{
-	struct db_query *set = db->cache[hash % CACHE_SETS];
-	struct db_query *oldest = NULL;
-
-	for (size_t i = 0; i < CACHE_WAYS; i++) {
-		struct db_query *way = &set[i];
-		if (way->in_use)
-			continue;
-		if (way->statement && way->hash == hash &&
-			strcmp(sqlite3_sql(way->statement), sql) == 0)
-			return way;
-		if (!oldest || way->last_used < oldest->last_used)
-			oldest = way;
-	}
-	if (!oldest)
-		return NULL;
-	sqlite3_finalize(oldest->statement);
-	*oldest = (struct db_query){.db = db, .hash = hash, .is_cached = true};
-	return oldest;
-}
-
-void db_cache_drop(struct db *db)
-{
-	for (size_t i = 0; i < CACHE_SETS; i++) {
-		for (size_t j = 0; j < CACHE_WAYS; j++) {
-			assert(!db->cache[i][j].in_use);
-			sqlite3_finalize(db->cache[i][j].statement);
-			db->cache[i][j] = (struct db_query){0};
-		}
-	}
-}
-
 struct db_query *db_query_free(struct db_query *query)
 {
-	if (!query)
-		return NULL;
-	if (!query->is_cached) {
-		sqlite3_finalize(query->statement);
-		free(query);
-		return NULL;
-	}
-	sqlite3_reset(query->statement);
-	sqlite3_clear_bindings(query->statement);
-	query->in_use = false;
+	if (query)
+		query->db->backend->release(query);
 	return NULL;
 }
 
 static int prepare(struct db *db, const char *sql, struct db_query **ret_query, struct fault *fault)
 {
-	uint64_t hash = text_hash(sql);
-
 	assert(db->depth > 0);
-	/* Some failures (disk full, I/O error) make SQLite roll back by itself. What follows in the
-	 * scope must not run outside a transaction. */
-	if (sqlite3_get_autocommit(db->handle))
-		return fault_text(fault, -EIO,
-			"database %s: the transaction begun at %s:%d was undone by an earlier "
-			"failure",
-			db->path, db->began_file, db->began_line);
-	struct db_query *query = cache_place(db, hash, sql);
-	if (!query) {
-		query = xcalloc(1, sizeof(*query));
-		query->db = db;
-	}
-	query->in_use = true;
-	query->last_used = ++db->uses;
-	if (!query->statement && sqlite3_prepare_v3(db->handle, sql, -1, SQLITE_PREPARE_PERSISTENT,
-					 &query->statement, NULL) != SQLITE_OK) {
-		int r = db_error(db, fault, sql);
-		db_query_free(query);
-		return r;
-	}
-	*ret_query = query;
-	return 0;
+	/* Some failures (disk full, I/O error) undo the transaction by themselves. What follows in
+	 * the scope must not run outside of one. */
+	if (db->backend->is_undone(db))
+		return db_fault_undone(db, fault);
+	return db->backend->prepare(db, sql, ret_query, fault);
 }
 
-static int bind_one(struct db_query *query, int position, char type, va_list *args)
+static struct db_parameter next_parameter(char type, va_list *args)
 {
-	sqlite3_stmt *statement = query->statement;
-	const void *data;
+	struct db_parameter parameter = {.type = type};
 
 	switch (type) {
 	case 't':
-		return sqlite3_bind_text(
-			statement, position, va_arg(*args, const char *), -1, SQLITE_TRANSIENT);
+		parameter.text = va_arg(*args, const char *);
+		if (!parameter.text)
+			parameter.type = 'n';
+		break;
 	case 'i':
-		return sqlite3_bind_int64(statement, position, va_arg(*args, int64_t));
+		parameter.integer = va_arg(*args, int64_t);
+		break;
 	case 'f':
-		return sqlite3_bind_double(statement, position, va_arg(*args, double));
+		parameter.real = va_arg(*args, double);
+		break;
 	default:
 		assert(type == 'b');
-		data = va_arg(*args, const void *);
-		return sqlite3_bind_blob64(
-			statement, position, data, va_arg(*args, size_t), SQLITE_TRANSIENT);
+		parameter.data = va_arg(*args, const void *);
+		parameter.length = va_arg(*args, size_t);
+		break;
 	}
+	return parameter;
 }
 
 static int bind_all(struct db_query *query, struct fault *fault, const char *types, va_list *args)
 {
-	for (int i = 0; types[i]; i++)
-		if (bind_one(query, i + 1, types[i], args) != SQLITE_OK)
-			return db_error(query->db, fault, sqlite3_sql(query->statement));
-	return 0;
+	int r = 0;
+
+	for (int i = 0; r == 0 && types[i]; i++) {
+		struct db_parameter parameter = next_parameter(types[i], args);
+		r = query->db->backend->bind(query, i + 1, &parameter, fault);
+	}
+	return r;
 }
 
 static int query_va(struct db *db, struct db_query **ret_query, struct fault *fault,
@@ -160,7 +94,7 @@ int db_rebind(struct db_query *query, struct fault *fault, const char *types, ..
 {
 	va_list args;
 
-	sqlite3_reset(query->statement);
+	query->db->backend->reset(query);
 	va_start(args, types);
 	int r = bind_all(query, fault, types, &args);
 	va_end(args);
@@ -170,39 +104,29 @@ int db_rebind(struct db_query *query, struct fault *fault, const char *types, ..
 int db_bind_cell(
 	struct db_query *query, int position, const struct db_cell *cell, struct fault *fault)
 {
-	sqlite3_stmt *statement = query->statement;
-	int code;
+	static const char types[] = {
+		[DB_NULL] = 'n', [DB_INT] = 'i', [DB_REAL] = 'f', [DB_TEXT] = 't'};
+	const struct db_parameter parameter = {.type = types[cell->type],
+		.integer = cell->integer,
+		.real = cell->real,
+		.text = cell->text};
 
-	if (cell->type == DB_INT)
-		code = sqlite3_bind_int64(statement, position, cell->integer);
-	else if (cell->type == DB_REAL)
-		code = sqlite3_bind_double(statement, position, cell->real);
-	else if (cell->type == DB_TEXT)
-		code = sqlite3_bind_text(statement, position, cell->text, -1, SQLITE_TRANSIENT);
-	else
-		code = sqlite3_bind_null(statement, position);
-	return code == SQLITE_OK ? 0 : db_error(query->db, fault, sqlite3_sql(statement));
+	return query->db->backend->bind(query, position, &parameter, fault);
+}
+
+int db_start(struct db_query *query, struct fault *fault)
+{
+	return query->db->backend->start(query, fault);
 }
 
 int db_next(struct db_query *query, struct fault *fault)
 {
-	int code = sqlite3_step(query->statement);
-
-	if (code == SQLITE_ROW)
-		return 1;
-	if (code == SQLITE_DONE)
-		return 0;
-	return db_error(query->db, fault, sqlite3_sql(query->statement));
+	return query->db->backend->next(query, fault);
 }
 
 int db_finish(struct db_query *query, struct fault *fault)
 {
-	int r;
-
-	do
-		r = db_next(query, fault);
-	while (r > 0);
-	return r;
+	return query->db->backend->finish(query, fault);
 }
 
 int db_run(struct db *db, struct fault *fault, const char *sql, const char *types, ...)
@@ -234,28 +158,25 @@ int db_read_int(struct db *db, int64_t *ret_value, struct fault *fault, const ch
 
 int64_t db_changes(struct db *db)
 {
-	return sqlite3_changes64(db->handle);
+	return db->backend->changes(db);
 }
 
 int64_t db_column_int(struct db_query *query, int column)
 {
-	return sqlite3_column_int64(query->statement, column);
+	return query->db->backend->column_int(query, column);
 }
 
 double db_column_real(struct db_query *query, int column)
 {
-	return sqlite3_column_double(query->statement, column);
+	return query->db->backend->column_real(query, column);
 }
 
 const char *db_column_text(struct db_query *query, int column)
 {
-	return (const char *)sqlite3_column_text(query->statement, column);
+	return query->db->backend->column_text(query, column);
 }
 
 const void *db_column_blob(struct db_query *query, int column, size_t *ret_length)
 {
-	const void *data = sqlite3_column_blob(query->statement, column);
-
-	*ret_length = (size_t)sqlite3_column_bytes(query->statement, column);
-	return data;
+	return query->db->backend->column_blob(query, column, ret_length);
 }

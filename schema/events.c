@@ -187,20 +187,24 @@ int pool_db_events(struct pool_db *pool, uint64_t since, const struct event_filt
 {
 	struct gathering gathering CLEANUP(gathering_clear) = {.pool = pool, .since = since};
 	struct db_scope scope;
+	int64_t generation = 0;
 
 	int r = db_begin(pool->db, DB_READ, &scope, fault);
 	if (r < 0)
 		return r;
-	for (size_t i = 0; r == 0 && i < n_classes; i++)
+	/* Of the same snapshot, as other hosts write meanwhile; with what an open transaction of
+	 * this thread has taken. */
+	r = db_read_int(pool->db, &generation, fault, "SELECT generation FROM meta", "");
+	for (size_t i = 0; r >= 0 && i < n_classes; i++)
 		if (!classes[i].hidden)
 			r = gather_filtered(
 				&gathering, &pool->tables[i], filters, n_filters, fault);
-	uint64_t generation = pool->generation;
+	uint64_t taken = pool->generation;
 	r = db_end(&scope, r, fault);
 	if (r < 0)
 		return r;
 	*ret_events = take_events(&gathering);
-	*ret_generation = generation;
+	*ret_generation = MAX((uint64_t)generation, taken);
 	return 0;
 }
 
@@ -238,7 +242,7 @@ int pool_db_counts(struct pool_db *pool, struct value **ret_counts, struct fault
 static int touch(struct pool_db *pool, const struct class_table *table, const char *ref,
 	uint64_t *ret_before, struct fault *fault)
 {
-	uint64_t before = pool->generation;
+	uint64_t before = pool_present_generation(pool);
 
 	int r = object_require(pool, table, ref, fault);
 	if (r == 0)

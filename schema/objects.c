@@ -43,6 +43,19 @@ bool object_exists(struct pool_db *pool, const char *class, const char *ref)
 	return db_end(&scope, exists(pool, table, ref, NULL), NULL) > 0;
 }
 
+int object_check(struct pool_db *pool, const char *class, const char *ref, struct fault *fault)
+{
+	const struct class_table *table;
+	struct db_scope scope;
+
+	int r = class_table_find(pool, class, &table, fault);
+	if (r == 0)
+		r = db_begin(pool->db, DB_READ, &scope, fault);
+	if (r < 0)
+		return r;
+	return db_end(&scope, object_require(pool, table, ref, fault), fault);
+}
+
 int object_touch(
 	struct pool_db *pool, const struct class_table *table, const char *ref, struct fault *fault)
 {

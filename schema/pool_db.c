@@ -6,13 +6,42 @@
 #include "schema/migrations.h"
 #include "schema/pool_private.h"
 
+#include <errno.h>
+
 #define POOL_APPLICATION_ID 0x46727950 /* "FryP" */
 
 /* --- The generation ----------------------------------------------------------------------------
  */
 
+/* Other hosts write too: what the counter stood at is asked for when it is needed. */
+static int transaction_begun(void *arg, struct fault *fault)
+{
+	struct pool_db *pool = arg;
+
+	int r = db_query(pool->db, &pool->stored, fault, "SELECT generation FROM meta", "");
+	return r < 0 ? r : db_start(pool->stored, fault);
+}
+
+/* A failure undoes the transaction, so that nothing of a wrong counter is ever stored. */
+static void take_stored(struct pool_db *pool)
+{
+	if (!pool->stored)
+		return;
+	if (db_next(pool->stored, NULL) > 0)
+		pool->generation = (uint64_t)db_column_int(pool->stored, 0);
+	pool->generation_then = pool->generation;
+	pool->stored = db_query_free(pool->stored);
+}
+
+uint64_t pool_present_generation(struct pool_db *pool)
+{
+	take_stored(pool);
+	return pool->generation;
+}
+
 uint64_t pool_next_generation(struct pool_db *pool, const struct class *class)
 {
+	take_stored(pool);
 	pool->is_changed |= !class->hidden;
 	return ++pool->generation;
 }
@@ -23,7 +52,7 @@ static int store_generation(void *arg, struct fault *fault)
 {
 	struct pool_db *pool = arg;
 
-	if (pool->generation == pool->committed_generation)
+	if (pool->stored || pool->generation == pool->generation_then)
 		return 0;
 	return db_run(
 		pool->db, fault, "UPDATE meta SET generation = ?", "i", (int64_t)pool->generation);
@@ -34,10 +63,13 @@ static bool transaction_ended(void *arg, bool committed)
 	struct pool_db *pool = arg;
 	bool notify = committed && pool->is_changed;
 
-	if (committed)
+	if (committed && pool->generation != pool->generation_then)
 		pool->committed_generation = pool->generation;
+	pool->stored = db_query_free(pool->stored);
+	if (committed)
+		pool->generation_then = pool->generation;
 	else
-		pool->generation = pool->committed_generation;
+		pool->generation = pool->generation_then;
 	pool->is_changed = false;
 	return notify;
 }
@@ -75,7 +107,8 @@ static int load(struct pool_db *pool, struct fault *fault)
 {
 	int64_t generation = 0;
 
-	int r = class_tables_open(pool, fault);
+	class_tables_describe(pool);
+	int r = class_tables_sync(pool, fault);
 	if (r == 0)
 		r = db_check_references(pool->db, fault);
 	if (r == 0)
@@ -85,8 +118,20 @@ static int load(struct pool_db *pool, struct fault *fault)
 	if (r < 0)
 		return r;
 	pool->generation = (uint64_t)generation;
+	pool->generation_then = pool->generation;
 	pool->committed_generation = pool->generation;
 	return 0;
+}
+
+static void set_hooks(struct pool_db *pool)
+{
+	const struct db_hooks hooks = {.begun = transaction_begun,
+		.committing = store_generation,
+		.ended = transaction_ended,
+		.notify = tell_listener,
+		.arg = pool};
+
+	db_set_hooks(pool->db, &hooks);
 }
 
 static int setup(struct pool_db *pool, const char *path, struct fault *fault)
@@ -95,10 +140,6 @@ static int setup(struct pool_db *pool, const char *path, struct fault *fault)
 		.application_id = POOL_APPLICATION_ID,
 		.migrations = pool_migrations,
 		.n_migrations = n_pool_migrations};
-	const struct db_hooks hooks = {.committing = store_generation,
-		.ended = transaction_ended,
-		.notify = tell_listener,
-		.arg = pool};
 	struct db_scope scope;
 
 	int r = db_open(path, &kind, &pool->db, fault);
@@ -108,7 +149,7 @@ static int setup(struct pool_db *pool, const char *path, struct fault *fault)
 		return r;
 	r = db_end(&scope, load(pool, fault), fault);
 	if (r == 0)
-		db_set_hooks(pool->db, &hooks);
+		set_hooks(pool);
 	return r;
 }
 
@@ -124,15 +165,66 @@ int pool_db_open(const char *path, struct pool_db **ret_db, struct fault *fault)
 	return 0;
 }
 
+struct pool_db *pool_db_open_remote(const struct db_transport *transport)
+{
+	struct pool_db *pool = xcalloc(1, sizeof(*pool));
+
+	pthread_mutex_init(&pool->listen_lock, NULL);
+	pool->db = db_open_remote(transport);
+	class_tables_describe(pool);
+	set_hooks(pool);
+	return pool;
+}
+
 struct pool_db *pool_db_close(struct pool_db *pool)
 {
 	if (!pool)
 		return NULL;
+	db_service_free(pool->service);
 	db_close(pool->db);
 	class_tables_close(pool);
 	pthread_mutex_destroy(&pool->listen_lock);
 	free(pool);
 	return NULL;
+}
+
+/* --- Serving -----------------------------------------------------------------------------------
+ */
+
+static int guest_is_committing(void *arg, struct db *guest, struct fault *fault)
+{
+	struct pool_db *pool = arg;
+	int64_t generation = 0;
+	int r = db_read_int(guest, &generation, fault, "SELECT generation FROM meta", "");
+
+	pool->guest_generation = (uint64_t)generation;
+	return r < 0 ? r : 0;
+}
+
+static void guest_has_committed(void *arg)
+{
+	struct pool_db *pool = arg;
+
+	pool->committed_generation = pool->guest_generation;
+}
+
+int pool_db_serve(struct pool_db *pool, struct fault *fault)
+{
+	const struct db_service_params params = {.db = pool->db,
+		.committing = guest_is_committing,
+		.committed = guest_has_committed,
+		.notify = tell_listener,
+		.arg = pool};
+
+	return db_service_new(&params, &pool->service, fault);
+}
+
+int pool_db_answer(struct pool_db *pool, const char *client, const char *request, char **ret_answer,
+	struct fault *fault)
+{
+	if (!pool->service)
+		return fault_text(fault, -ENOTSUP, "this host does not serve the pool's database");
+	return db_service_run(pool->service, client, request, ret_answer, fault);
 }
 
 int pool_db_transaction(struct pool_db *pool, pool_db_fn fn, void *arg, struct fault *fault)

@@ -16,6 +16,7 @@
 #include "base/cleanup.h"
 #include "base/fault.h"
 #include "base/value.h"
+#include "schema/db_remote.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -27,6 +28,16 @@ struct pool_db;
  * program. */
 int pool_db_open(const char *path, struct pool_db **ret_db, struct fault *fault);
 struct pool_db *pool_db_close(struct pool_db *db);
+
+/* The database of a pool whose coordinator is another host, with all that this header offers but
+ * events and their listener. Sends nothing yet. Calls may block for the transport's patience, and
+ * fail with its faults. */
+struct pool_db *pool_db_open_remote(const struct db_transport *transport);
+/* On the coordinator: opens the database for other hosts; before other threads use it. */
+int pool_db_serve(struct pool_db *db, struct fault *fault);
+/* One message of the transport of host `client`. Blocks for other writers, some seconds at most. */
+int pool_db_answer(struct pool_db *db, const char *client, const char *request, char **ret_answer,
+	struct fault *fault);
 
 /* Runs fn in one transaction (IMMEDIATE; a nested call joins the outer one, and when it fails
  * undoes its own writes only): committed when it returns 0 or more, rolled back when negative.
@@ -44,7 +55,10 @@ int object_create(struct pool_db *db, const char *class, const struct value *fie
  * VDI.SR, VBD.VDI, PBD.SR, VIF.VM, VIF.network ...) points at it; other references to it become
  * NULL. */
 int object_destroy(struct pool_db *db, const char *class, const char *ref, struct fault *fault);
+/* Whether it is surely there: also false when the database cannot be asked. */
 bool object_exists(struct pool_db *db, const char *class, const char *ref);
+/* 0, HANDLE_INVALID, or why the database could not be asked. */
+int object_check(struct pool_db *db, const char *class, const char *ref, struct fault *fault);
 
 int object_get_record(struct pool_db *db, const char *class, const char *ref,
 	struct value **ret_record, struct fault *fault);

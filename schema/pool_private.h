@@ -36,10 +36,15 @@ struct pool_db {
 	size_t n_relations;
 	_Atomic uint64_t committed_generation;
 
+	struct db_service *service;        /* for the pool's other hosts; NULL: nobody is served */
+	_Atomic uint64_t guest_generation; /* of their transaction that is about to commit */
+
 	/* Guarded by the scopes of db. */
-	uint64_t generation; /* with what the open transaction has taken */
-	bool is_changed;     /* an object that events tell of */
-	unsigned n_unpruned; /* tombstones since the last pruning */
+	struct db_query *stored;  /* the stored generation is on its way */
+	uint64_t generation;      /* with what the open transaction has taken */
+	uint64_t generation_then; /* when the transaction began */
+	bool is_changed;          /* an object that events tell of */
+	unsigned n_unpruned;      /* tombstones since the last pruning */
 
 	pthread_mutex_t listen_lock;
 	void (*changed)(void *arg, uint64_t generation);
@@ -49,8 +54,10 @@ struct pool_db {
 /* --- class_tables.c: tables made from the class list -------------------------------------------
  */
 
+/* What is known of them without a look at the database. */
+void class_tables_describe(struct pool_db *pool);
 /* Makes the tables, columns and indexes that are missing. */
-int class_tables_open(struct pool_db *pool, struct fault *fault);
+int class_tables_sync(struct pool_db *pool, struct fault *fault);
 void class_tables_close(struct pool_db *pool);
 /* INTERNAL_ERROR for an unknown class. */
 int class_table_find(struct pool_db *pool, const char *class, const struct class_table **ret_table,
@@ -83,6 +90,8 @@ int object_touch(struct pool_db *pool, const struct class_table *table, const ch
 /* The same for what the relation's field points at, if that end shows it. ref may be NULL. */
 int object_touch_target(struct pool_db *pool, const struct relation *relation, const char *ref,
 	struct fault *fault);
+/* Inside a DB_WRITE scope. */
+uint64_t pool_present_generation(struct pool_db *pool);
 uint64_t pool_next_generation(struct pool_db *pool, const struct class *class);
 
 /* --- records.c -------------------------------------------------------------------------------- */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Reading objects: whole records, with the ends of relations that they show, and lists of refs. */
 #include "base/alloc.h"
+#include "base/buf.h"
 #include "base/uuid.h"
 #include "schema/pool_private.h"
 
@@ -44,18 +45,48 @@ int relation_refs(struct pool_db *pool, const struct relation *relation, const c
 	return r < 0 ? r : refs_collect(query, ret_refs, fault);
 }
 
-static int derive_singly(struct pool_db *pool, const struct relation *relation,
+static bool is_shown(const struct relation *relation, const struct class_table *table)
+{
+	return relation->to == table && relation->shown;
+}
+
+/* One statement for all relations that the table shows: number of the relation, ref. Empty when it
+ * shows none. */
+static void build_union(
+	const struct pool_db *pool, const struct class_table *table, struct buf *sql)
+{
+	for (size_t i = 0; i < pool->n_relations; i++) {
+		const struct relation *relation = &pool->relations[i];
+		if (is_shown(relation, table))
+			buf_printf(sql,
+				"%sSELECT %zu, \"ref\", \"created_gen\" FROM \"%s\" WHERE \"%s\" = "
+				"?1",
+				sql->length ? " UNION ALL " : "", i, relation->from->class->name,
+				relation->field->name);
+	}
+	if (sql->length)
+		buf_append_string(sql, " ORDER BY 1, 3");
+}
+
+static int derive_singly(struct pool_db *pool, const struct class_table *table,
 	struct record_set *set, struct fault *fault)
 {
-	for (size_t i = 0; i < set->records->record.n_members; i++) {
+	struct buf sql CLEANUP_BUF = BUF_INIT;
+	int r = 0;
+
+	build_union(pool, table, &sql);
+	for (size_t i = 0; sql.length && r == 0 && i < set->records->record.n_members; i++) {
 		struct value_member *member = &set->records->record.members[i];
-		struct value *refs = NULL;
-		int r = relation_refs(pool, relation, member->name, &refs, fault);
-		if (r < 0)
-			return r;
-		value_set(member->value, relation->shown->name, refs);
+		struct db_query *query CLEANUP_QUERY = NULL;
+		r = db_query(pool->db, &query, fault, sql.data, "t", member->name);
+		while (r == 0 && (r = db_next(query, fault)) > 0) {
+			const struct relation *relation = &pool->relations[db_column_int(query, 0)];
+			value_append_string(value_find(member->value, relation->shown->name),
+				db_column_text(query, 1));
+			r = 0;
+		}
 	}
-	return 0;
+	return r;
 }
 
 static int derive_whole(struct pool_db *pool, const struct relation *relation,
@@ -84,14 +115,11 @@ static int derive(struct pool_db *pool, const struct class_table *table, struct 
 {
 	int r = 0;
 
-	for (size_t i = 0; r == 0 && i < pool->n_relations; i++) {
-		const struct relation *relation = &pool->relations[i];
-		if (relation->to != table || !relation->shown)
-			continue;
-		r = set->records->record.n_members <= N_RECORDS_SINGLY
-			    ? derive_singly(pool, relation, set, fault)
-			    : derive_whole(pool, relation, set, fault);
-	}
+	if (set->records->record.n_members <= N_RECORDS_SINGLY)
+		return derive_singly(pool, table, set, fault);
+	for (size_t i = 0; r == 0 && i < pool->n_relations; i++)
+		if (is_shown(&pool->relations[i], table))
+			r = derive_whole(pool, &pool->relations[i], set, fault);
 	return r;
 }
 

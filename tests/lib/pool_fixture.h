@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A folder that is removed afterwards, with a pool.db in it, for tests of the stores. */
+/* A folder that is removed afterwards, with a pool.db in it, for tests of the stores: opened here,
+ * or as another host of the pool sees it, over a line that loses requests and answers. */
 #ifndef FERRY_TESTS_LIB_POOL_FIXTURE_H
 #define FERRY_TESTS_LIB_POOL_FIXTURE_H
 
@@ -12,17 +13,56 @@
 #include "base/value.h"
 #include "schema/pool_db.h"
 
+#include <errno.h>
+
 struct fixture {
 	struct folder folder;
-	struct pool_db *pool;
+	struct pool_db *pool;   /* under test */
+	struct pool_db *server; /* that answers it; NULL: pool is the file itself */
+	unsigned n_messages;
 	struct fault fault;
 };
 
+static inline int fixture_lose(struct fault *fault)
+{
+	return fault_set(fault, -ECONNRESET, "CANNOT_CONTACT_HOST", "server", "lost", NULL);
+}
+
+/* Now and then a request or an answer is lost. */
+static inline int fixture_carry(
+	void *arg, const char *request, char **ret_answer, struct fault *fault)
+{
+	struct fixture *fixture = arg;
+	unsigned n = fixture->n_messages++;
+	char *answer CLEANUP_FREE = NULL;
+
+	if (n % 16 == 5)
+		return fixture_lose(fault);
+	if (pool_db_answer(fixture->server, "member", request, &answer, fault) < 0)
+		return -EREMOTEIO;
+	if (n % 16 == 11)
+		return fixture_lose(fault);
+	*ret_answer = TAKE_PTR(answer);
+	return 0;
+}
+
 static inline void fixture_reopen(struct fixture *fixture)
 {
+	bool is_remote = fixture->server != NULL;
+	const struct db_transport transport = {.call = fixture_carry,
+		.arg = fixture,
+		.patience_usec = 60000000,
+		.commit_patience_usec = 60000000};
+
 	fixture->pool = pool_db_close(fixture->pool);
+	fixture->server = pool_db_close(fixture->server);
 	check_ok(&fixture->fault,
 		pool_db_open(fixture->folder.database, &fixture->pool, &fixture->fault));
+	if (!is_remote)
+		return;
+	fixture->server = fixture->pool;
+	check_ok(&fixture->fault, pool_db_serve(fixture->server, &fixture->fault));
+	fixture->pool = pool_db_open_remote(&transport);
 }
 
 static inline int fixture_setup(void **state)
@@ -35,11 +75,22 @@ static inline int fixture_setup(void **state)
 	return 0;
 }
 
+static inline int fixture_setup_remote(void **state)
+{
+	fixture_setup(state);
+	struct fixture *fixture = *state;
+
+	fixture->server = TAKE_PTR(fixture->pool);
+	fixture_reopen(fixture);
+	return 0;
+}
+
 static inline int fixture_teardown(void **state)
 {
 	struct fixture *fixture = *state;
 
 	pool_db_close(fixture->pool);
+	pool_db_close(fixture->server);
 	folder_remove(&fixture->folder);
 	fault_clear(&fixture->fault);
 	free(fixture);

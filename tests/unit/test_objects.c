@@ -420,26 +420,29 @@ static void users_keep_their_last_hash(void **state)
 	free(hash);
 }
 
-#define test(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
+#define test(name)   cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
+#define remote(name) cmocka_unit_test_setup_teardown(name, fixture_setup_remote, fixture_teardown)
+/* The same holds on a host that is not the coordinator. */
+#define both(name) test(name), remote(name)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test(a_fresh_object_has_every_field_with_its_default),
-		test(what_is_written_is_read_back_also_by_the_next_process),
-		test(both_ends_of_a_relation_show_it),
-		test(long_lists_show_the_same_relations_as_single_records),
-		test(an_object_in_use_is_not_destroyed),
-		test(references_to_what_is_gone_become_null),
-		test(a_value_of_the_wrong_type_is_refused_and_named),
-		test(a_value_out_of_its_choices_is_refused),
-		test(a_refused_object_leaves_nothing),
-		test(objects_are_found_by_uuid_label_and_field),
-		test(keys_of_a_map_and_items_of_a_set_are_edited_singly),
-		test(single_fields_are_read_by_type),
-		test(a_transaction_is_all_or_nothing),
-		test(a_decision_is_made_once),
-		test(users_keep_their_last_hash),
+		both(a_fresh_object_has_every_field_with_its_default),
+		both(what_is_written_is_read_back_also_by_the_next_process),
+		both(both_ends_of_a_relation_show_it),
+		both(long_lists_show_the_same_relations_as_single_records),
+		both(an_object_in_use_is_not_destroyed),
+		both(references_to_what_is_gone_become_null),
+		both(a_value_of_the_wrong_type_is_refused_and_named),
+		both(a_value_out_of_its_choices_is_refused),
+		both(a_refused_object_leaves_nothing),
+		both(objects_are_found_by_uuid_label_and_field),
+		both(keys_of_a_map_and_items_of_a_set_are_edited_singly),
+		both(single_fields_are_read_by_type),
+		both(a_transaction_is_all_or_nothing),
+		both(a_decision_is_made_once),
+		both(users_keep_their_last_hash),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

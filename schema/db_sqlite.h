@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What db_sqlite.c, db_sqlite_query.c and db_error.c share. Private to them. */
+#ifndef FERRY_SCHEMA_DB_SQLITE_H
+#define FERRY_SCHEMA_DB_SQLITE_H
+
+#include "schema/db_private.h"
+
+/* SQLite's own tags: its header stands in the .c files only. */
+struct sqlite3;
+struct sqlite3_stmt;
+
+/* Set-associative: a statement is looked for in the few places that its hash names, and the one
+ * that was used least recently gives way. Statements are made from the class list, so their number
+ * is bounded, but not small. */
+#define CACHE_SETS 128
+#define CACHE_WAYS 4
+
+struct sqlite_query {
+	struct db_query base;
+	struct sqlite3_stmt *statement;
+	uint64_t hash;
+	uint64_t last_used;
+	bool in_use;
+	bool is_cached; /* lives in db->cache; else on the heap */
+};
+
+struct sqlite_db {
+	struct db base;
+	struct sqlite3 *handle;
+	uint64_t uses; /* clock of the cache */
+	struct sqlite_query cache[CACHE_SETS][CACHE_WAYS];
+};
+
+/* The fault for what the last call of SQLite said; `doing` names what failed. Returns a negative
+ * errno. */
+int db_error(struct sqlite_db *db, struct fault *fault, const char *doing);
+void sqlite_cache_drop(struct sqlite_db *db);
+
+/* The statements' part of the back end. */
+int sqlite_prepare(
+	struct db *base, const char *sql, struct db_query **ret_query, struct fault *fault);
+void sqlite_release(struct db_query *base);
+void sqlite_reset_query(struct db_query *base);
+int sqlite_bind(struct db_query *base, int position, const struct db_parameter *parameter,
+	struct fault *fault);
+int sqlite_start(struct db_query *base, struct fault *fault);
+int sqlite_next(struct db_query *base, struct fault *fault);
+int sqlite_finish(struct db_query *base, struct fault *fault);
+int64_t sqlite_column_int_of(struct db_query *base, int column);
+double sqlite_column_real_of(struct db_query *base, int column);
+const char *sqlite_column_text_of(struct db_query *base, int column);
+const void *sqlite_column_blob_of(struct db_query *base, int column, size_t *ret_length);
+
+#endif
