@@ -70,6 +70,8 @@ int endpoint_open(const struct endpoint_spec *spec, struct cancel *cancel,
 		return endpoint_file_open(spec, ret_endpoint, fault);
 	case ENDPOINT_ISCSI:
 		return endpoint_iscsi_open(spec, cancel, ret_endpoint, fault);
+	case ENDPOINT_NBD:
+		return endpoint_nbd_open(spec, cancel, ret_endpoint, fault);
 	case ENDPOINT_NULL:
 		return endpoint_null_open(spec, ret_endpoint, fault);
 	}

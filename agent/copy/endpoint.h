@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Where bytes come from or go to: a file, an iSCSI LUN, nothing. One struct of functions per kind;
- * one contract test suite (tests/contract) runs against each.
+/* Where bytes come from or go to: a file, an iSCSI LUN, an NBD export, nothing. One struct of
+ * functions per kind; one contract test suite (tests/contract) runs against each.
  *
  * An endpoint belongs to one thread. Requests are asynchronous: submitted, then completed from
  * endpoint_service() in any order. In-flight writes never overlap; a flush is submitted only when
@@ -17,7 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum endpoint_kind { ENDPOINT_FILE, ENDPOINT_ISCSI, ENDPOINT_NULL };
+enum endpoint_kind { ENDPOINT_FILE, ENDPOINT_ISCSI, ENDPOINT_NBD, ENDPOINT_NULL };
 
 /* Longest READ or WRITE. */
 #define ENDPOINT_MAX_BYTES ((size_t)1 << 20)
@@ -36,9 +36,12 @@ struct endpoint_spec {
 	const char *initiator;
 	const char *user;
 	const char *secret;
-	const char *serial;    /* VPD page 0x80 must equal it */
-	uint64_t size_bytes;   /* FILE, ISCSI: the size must equal it (FILE: 0: any); NULL: the
-				* size to claim */
+	const char *serial; /* VPD page 0x80 must equal it */
+	/* NBD: an export of a server on this host */
+	const char *socket_path; /* absolute */
+	const char *export_name;
+	uint64_t size_bytes;   /* FILE, ISCSI, NBD: the size must equal it (FILE, NBD: 0: any);
+				* NULL: the size to claim */
 	uint64_t timeout_usec; /* a request that takes longer kills the session; 0: 30 s */
 };
 
@@ -69,7 +72,9 @@ struct endpoint_request {
 /* Opens and checks (identity, size). Blocks up to spec's timeout; sees cancel. -ESTALE: serial or
  * capacity are not what was expected: another or a re-made LUN. -EACCES: login refused, or the
  * target redirects elsewhere. -ECONNREFUSED: nobody listens; -ECONNRESET, -ETIMEDOUT. FILE: -EIO
- * when the size differs, -ELOOP, -EINVAL (no disk image), else errno of open. */
+ * when the size differs, -ELOOP, -EINVAL (no disk image), else errno of open. NBD: the same, and
+ * -ENOENT: no such socket or export. NBD keeps cancel for endpoint_next_data: it must outlive the
+ * endpoint. */
 int endpoint_open(const struct endpoint_spec *spec, struct cancel *cancel,
 	struct endpoint **ret_endpoint, struct fault *fault);
 /* Ends pending requests with -ECANCELED and frees. An iSCSI session is logged out when idle and
@@ -79,7 +84,8 @@ struct endpoint *endpoint_close(struct endpoint *endpoint);
 uint64_t endpoint_size(const struct endpoint *endpoint);
 /* Runs of data and holes at or after offset: *ret_extent is the next run that may hold data (length
  * 0: none until the end). Kinds that cannot tell answer that all is data. Bounds are rounded
- * outward to whole sectors. -EIO: the map cannot be read, or the file shrank. May block. */
+ * outward to whole sectors. -EIO: the map cannot be read, or the file shrank. NBD: asks the server
+ * anew each time, and may fail as a request does. May block. */
 int endpoint_next_data(
 	struct endpoint *endpoint, uint64_t offset, struct extent *ret_extent, struct fault *fault);
 

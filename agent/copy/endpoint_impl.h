@@ -44,6 +44,8 @@ int endpoint_file_open(
 	const struct endpoint_spec *spec, struct endpoint **ret_endpoint, struct fault *fault);
 int endpoint_iscsi_open(const struct endpoint_spec *spec, struct cancel *cancel,
 	struct endpoint **ret_endpoint, struct fault *fault);
+int endpoint_nbd_open(const struct endpoint_spec *spec, struct cancel *cancel,
+	struct endpoint **ret_endpoint, struct fault *fault);
 int endpoint_null_open(
 	const struct endpoint_spec *spec, struct endpoint **ret_endpoint, struct fault *fault);
 
