@@ -47,6 +47,7 @@ struct guest *guest_free(struct guest *guest);
 int guest_forget_run_dir(const char *run_dir);
 
 pid_t guest_pid(const struct guest *guest);
+/* The guest's own. */
 const char *guest_run_dir(const struct guest *guest);
 bool guest_is_alive(struct guest *guest);
 /* Bytes of its memory that it really has now; 0 when unknown. */

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
+#include <string.h>
 
 /* Slots 0 to 3 are the machine's own and room for what it may gain. */
 #define FIRST_DISK_SLOT 4
@@ -188,23 +189,31 @@ static void add_console(struct arguments *arguments, const char *run_dir)
 		value_set_string(object("driver", "isa-serial", "serial0"), "chardev", "console0"));
 }
 
-/* The file, and the format on it: it can be exchanged below the format's node. */
-static void add_nodes(struct arguments *arguments, const char *node, const char *path,
-	bool read_only, bool direct)
+static bool is_raw(const struct guest_disk *disk)
 {
+	return !disk->format || strcmp(disk->format, "raw") == 0;
+}
+
+/* The file, and the format on it: it can be exchanged below the format's node. */
+static void add_nodes(struct arguments *arguments, const char *node, const struct guest_disk *disk)
+{
+	bool read_only = disk->read_only;
 	char *file_node CLEANUP_FREE = xasprintf("%s-file", node);
 	struct value *file = value_new_struct();
 	struct value *format = value_new_struct();
 	struct value *cache = value_new_struct();
 
-	value_set_bool(cache, "direct", direct);
+	value_set_bool(cache, "direct", disk->direct);
 	value_set_string(file, "driver", "file");
 	value_set_string(file, "node-name", file_node);
-	value_set_string(file, "filename", path);
+	value_set_string(file, "filename", disk->path);
 	value_set_bool(file, "read-only", read_only);
 	value_set_string(file, "discard", "unmap");
 	value_set(file, "cache", value_copy(cache));
-	value_set_string(format, "driver", "raw");
+	value_set_string(format, "driver", is_raw(disk) ? "raw" : disk->format);
+	/* An image stands alone: what it says of a backing file is not looked at. */
+	if (!is_raw(disk))
+		value_set(format, "backing", value_new_nil());
 	value_set_string(format, "node-name", node);
 	value_set_string(format, "file", file_node);
 	value_set_bool(format, "read-only", read_only);
@@ -239,9 +248,12 @@ static void add_disks(struct arguments *arguments, const struct guest_spec *spec
 		char *id CLEANUP_FREE = xasprintf("vd%zu", i);
 		struct value *device = object("driver", "virtio-blk-pci", id);
 
-		add_nodes(arguments, node, disk->path, disk->read_only, disk->direct);
+		add_nodes(arguments, node, disk);
 		value_set_string(device, "drive", node);
-		value_set_string(device, "iothread", "io0");
+		/* An image that is not raw is read through an NBD export of its node, and QEMU 7.2
+		 * aborts when a client of the export of a node in an iothread goes. */
+		if (is_raw(disk))
+			value_set_string(device, "iothread", "io0");
 		set_address(device, FIRST_DISK_SLOT, i);
 		set_boot(device, disk->boot_index);
 		add_json(arguments, "-device", device);
@@ -257,7 +269,9 @@ static void add_drives(struct arguments *arguments, const struct guest_spec *spe
 		struct value *device = object("driver", "ide-cd", id);
 
 		if (drive->path) {
-			add_nodes(arguments, node, drive->path, true, false);
+			const struct guest_disk disc = {
+				.path = drive->path, .format = drive->format, .read_only = true};
+			add_nodes(arguments, node, &disc);
 			value_set_string(device, "drive", node);
 		}
 		value_set(device, "bus", value_new_format("ide.%zu", i / 2));

@@ -16,8 +16,9 @@
 #define GUEST_MAX_DRIVES 4
 
 struct guest_disk {
-	char *path; /* of a raw image */
-	char *vdi;  /* ref; NULL: unknown */
+	char *path;
+	const char *format; /* "raw" or "qcow2", static; NULL: raw */
+	char *vdi;          /* ref; NULL: unknown */
 	bool read_only;
 	bool direct;         /* its file system takes O_DIRECT */
 	unsigned boot_index; /* from 1; 0: not to be booted from */
@@ -25,7 +26,8 @@ struct guest_disk {
 
 /* A CD drive. */
 struct guest_drive {
-	char *path; /* of a raw image; NULL: empty */
+	char *path;         /* NULL: empty */
+	const char *format; /* as of a disk */
 	unsigned boot_index;
 };
 
@@ -76,7 +78,7 @@ char **guest_argv_free(char **argv);
 #define GUEST_LOG       "console.log"
 #define GUEST_PIDFILE   "pid"
 #define GUEST_OUTPUT    "qemu.log"
-#define GUEST_NBD       "nbd"    /* where dirty bitmaps are read */
+#define GUEST_NBD       "nbd"    /* of the NBD server inside QEMU (guest_nbd.h) */
 #define GUEST_MEMORY    "memory" /* where one that is incoming takes its memory */
 char *guest_file(const char *run_dir, const char *name);
 
