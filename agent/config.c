@@ -57,6 +57,8 @@ static const struct config_key keys[] = {
 		.zero = "the built-in default"),
 	KEY("tgt", "program", PATH, tgtd, "/usr/sbin/tgtd", .max = 1024),
 	KEY("tgt", "threads", COUNT, tgtd_threads, "4", .min = 1, .max = 64),
+	KEY("image", "qemu_img", PATH, qemu_img, "/usr/bin/qemu-img", .max = 1024),
+	KEY("image", "qemu_nbd", PATH, qemu_nbd, "/usr/bin/qemu-nbd", .max = 1024),
 	KEY("guest", "qemu", PATH, qemu, "/usr/bin/qemu-system-x86_64", .max = 1024),
 	KEY("guest", "shutdown_timeout", DURATION, shutdown_timeout_usec, "2min", .min = SEC,
 		.max = DAY),

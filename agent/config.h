@@ -48,6 +48,10 @@ struct config {
 	char *tgtd;
 	uint64_t tgtd_threads;
 
+	/* [image] */
+	char *qemu_img;
+	char *qemu_nbd;
+
 	/* [guest] */
 	char *qemu;
 	uint64_t shutdown_timeout_usec;

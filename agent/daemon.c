@@ -185,6 +185,7 @@ static int open_databases(struct daemon *daemon, struct fault *fault)
 		.pool = daemon->pool,
 		.agent = daemon->agent,
 		.host_ref = daemon->inventory.host_ref,
+		.qemu_img = daemon->config->qemu_img,
 	};
 	return 0;
 }
@@ -253,6 +254,7 @@ static struct supervisor *new_supervisor(struct daemon *daemon)
 		.data_address = config->data_address,
 		.tgtd = config->tgtd,
 		.tgtd_threads = (unsigned)config->tgtd_threads,
+		.qemu_nbd = config->qemu_nbd,
 		.copy_sessions = (unsigned)config->copy_sessions,
 		.copy_request_bytes = config->copy_request_bytes,
 		.copy_in_flight_bytes = config->copy_in_flight_bytes,

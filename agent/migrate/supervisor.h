@@ -32,6 +32,7 @@ struct supervisor_params {
 	const char *data_address; /* numeric: where tgtd binds */
 	const char *tgtd;         /* program */
 	unsigned tgtd_threads;
+	const char *qemu_nbd;   /* program that reads images that are not raw; NULL: none */
 	unsigned copy_sessions; /* per disk; 0: default of the copier */
 	uint64_t copy_request_bytes;
 	uint64_t copy_in_flight_bytes;

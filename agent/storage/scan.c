@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/uuid.h"
 #include "target/disk.h"
+#include "target/image.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -133,8 +134,14 @@ static bool has_odd_characters(const char *name)
 struct import {
 	const struct scan *scan;
 	const char *location;
-	const struct disk_info *info;
+	const struct image_info *info;
 };
+
+/* The format, in a map of sm_config. */
+static struct value *set_format(struct value *sm_config, enum image_format format)
+{
+	return value_set_string(sm_config, STORAGE_FORMAT_KEY, image_format_name(format));
+}
 
 static int insert_import(struct pool_db *pool, void *arg, struct fault *fault)
 {
@@ -149,13 +156,17 @@ static int insert_import(struct pool_db *pool, void *arg, struct fault *fault)
 	if (r < 0 || vdi)
 		return r; /* another scan was first */
 	/* A file named by us keeps its VDI's uuid when a forgotten SR comes back. */
-	char *uuid CLEANUP_FREE = xstrndup(import->location, strlen(import->location) - 4);
+	size_t stem = (size_t)(strrchr(import->location, '.') - import->location);
+	char *uuid CLEANUP_FREE = xstrndup(import->location, stem);
 	if (uuid_is_valid(uuid) && object_get_by_uuid(pool, "VDI", uuid, &other, NULL) < 0)
 		value_set_string(fields, "uuid", uuid);
 	value_set_string(fields, "name_label", import->location);
 	value_set_string(fields, "SR", import->scan->sr);
 	value_set_string(fields, "location", import->location);
-	value_set_int(fields, "virtual_size", (int64_t)import->info->size_bytes);
+	value_set_int(fields, "virtual_size", (int64_t)import->info->virtual_bytes);
+	if (import->info->format != IMAGE_RAW)
+		value_set(
+			fields, "sm_config", set_format(value_new_struct(), import->info->format));
 	value_set_int(fields, "physical_utilisation", (int64_t)import->info->allocated_bytes);
 	value_set_bool(fields, "managed", true);
 	value_set(fields, "allowed_operations", storage_vdi_operations());
@@ -165,34 +176,31 @@ static int insert_import(struct pool_db *pool, void *arg, struct fault *fault)
 static int take_in(struct scan *scan, const char *name, struct fault *fault)
 {
 	char *path CLEANUP_FREE = xasprintf("%s/%s", scan->dir, name);
-	struct disk_info info = {0};
+	struct image_info info = {0};
+	struct fault why CLEANUP_FAULT = FAULT_INIT;
 
 	if (value_find(scan->before, name) || value_find(scan->known, name) ||
 		journal_find(&scan->journal, path))
 		return 0;
-	if (!has_suffix(name, ".raw") && !has_suffix(name, ".img")) {
-		skip(scan, name, "its name does not end in .raw or .img");
+	if (!has_suffix(name, ".raw") && !has_suffix(name, ".img") &&
+		image_format_of(name) == IMAGE_RAW) {
+		skip(scan, name, "its name does not end in .raw, .img or .qcow2");
 		return 0;
 	}
 	if (has_odd_characters(name)) {
 		skip(scan, name, "its name has characters other than A-Z a-z 0-9 . _ -");
 		return 0;
 	}
-	int r = disk_inspect(path, &info, NULL);
+	int r = image_inspect(path, &info, &why);
 	if (r == -ENOENT)
 		return 0; /* removed since the directory was read */
-	if (r < 0 || !info.regular) {
-		skip(scan, name, "it is not a regular file");
-		return 0;
-	}
-	if (!info.whole_sectors) {
-		skip(scan, name,
-			info.size_bytes ? "its size is not a multiple of 512" : "it is empty");
+	if (r < 0) {
+		skip(scan, name, why.n_params ? why.params[0] : strerror(-r));
 		return 0;
 	}
 	struct import import = {.scan = scan, .location = name, .info = &info};
 	log_info("STORAGE_TAKEN_IN", "sr=%s path=%s bytes=%" PRIu64, scan->sr, path,
-		info.size_bytes);
+		info.virtual_bytes);
 	return pool_db_transaction(scan->storage->pool, insert_import, &import, fault);
 }
 
@@ -200,7 +208,41 @@ static int take_in(struct scan *scan, const char *name, struct fault *fault)
  * --------------------------------------------------------------------------
  */
 
-/* missing and virtual_size of one VDI. A VDI in use keeps its size: a guest sees it. */
+/* The size of the disk in the file, if it is not what the row says. A VDI in use keeps its size: a
+ * guest sees it. */
+static void update_size(struct pool_db *pool, const char *vdi, const struct value *record,
+	const char *path, struct value *changes)
+{
+	struct fault why CLEANUP_FAULT = FAULT_INIT;
+	struct image_info info;
+	int64_t size = value_find_int(record, "virtual_size", 0);
+
+	if (image_inspect(path, &info, &why) < 0) {
+		char *text CLEANUP_FREE = fault_describe(&why);
+		log_warn("STORAGE_VDI_UNUSABLE", "vdi=%s path=%s error=\"%s\"",
+			value_find_string(record, "uuid", ""), path, text);
+		return;
+	}
+	if ((int64_t)info.virtual_bytes == size || vdi_check_idle(pool, vdi, "update", NULL) < 0)
+		return;
+	value_set_int(changes, "virtual_size", (int64_t)info.virtual_bytes);
+	log_warn("STORAGE_VDI_SIZE", "vdi=%s path=%s row=%" PRId64 " file=%" PRIu64,
+		value_find_string(record, "uuid", ""), path, size, info.virtual_bytes);
+}
+
+/* What sm_config says of the format, if it is not so. */
+static void update_format(const struct value *record, const char *location, struct value *changes)
+{
+	const struct value *sm_config = value_find(record, "sm_config");
+	enum image_format format = image_format_of(location);
+	const char *said =
+		value_find_string(sm_config, STORAGE_FORMAT_KEY, image_format_name(IMAGE_RAW));
+
+	if (sm_config && strcmp(said, image_format_name(format)) != 0)
+		value_set(changes, "sm_config", set_format(value_copy(sm_config), format));
+}
+
+/* missing, virtual_size and format of one VDI. */
 static int update_vdi(
 	const struct scan *scan, const char *vdi, const char *location, struct fault *fault)
 {
@@ -220,13 +262,9 @@ static int update_vdi(
 			missing ? "STORAGE_VDI_MISSING" : "STORAGE_VDI_FOUND", "vdi=%s path=%s",
 			value_find_string(record, "uuid", ""), path);
 	}
-	int64_t size = value_find_int(record, "virtual_size", 0);
-	if (!missing && info.whole_sectors && (int64_t)info.size_bytes != size &&
-		vdi_check_idle(pool, vdi, "update", NULL) == 0) {
-		value_set_int(changes, "virtual_size", (int64_t)info.size_bytes);
-		log_warn("STORAGE_VDI_SIZE", "vdi=%s path=%s row=%" PRId64 " file=%" PRIu64,
-			value_find_string(record, "uuid", ""), path, size, info.size_bytes);
-	}
+	if (!missing)
+		update_size(pool, vdi, record, path, changes);
+	update_format(record, location, changes);
 	if (!changes->record.n_members)
 		return 0;
 	r = object_set_fields(pool, "VDI", vdi, changes, fault);

@@ -19,6 +19,7 @@ struct storage {
 	struct pool_db *pool;
 	struct agent_db *agent;
 	const char *host_ref;
+	const char *qemu_img; /* program; NULL: only raw images can be made */
 };
 
 /* fields: the SR's RW and CTOR fields plus the arguments of SR.create. device_config must hold
@@ -31,9 +32,10 @@ int sr_create(const struct storage *storage, const struct value *device_config,
 int sr_forget(const struct storage *storage, const char *sr, struct fault *fault);
 /* Only when it holds no VDI: SR_NOT_EMPTY []. The directory stays. */
 int sr_destroy(const struct storage *storage, const char *sr, struct fault *fault);
-/* Takes in image files that no VDI names (*.raw, *.img), marks VDIs whose file is gone (missing),
- * refreshes sizes. A file that cannot be taken in (no whole number of sectors, empty, not regular,
- * odd name) is left alone and said in SR.sm_config["skipped:<name>"]. */
+/* Takes in image files that no VDI names (*.raw, *.img, *.qcow2), marks VDIs whose file is gone
+ * (missing), refreshes sizes. A file that cannot be taken in (no whole number of sectors, empty,
+ * not regular, odd name, a qcow2 image that does not stand alone) is left alone and said in
+ * SR.sm_config["skipped:<name>"]. */
 int sr_scan(const struct storage *storage, const char *sr, struct fault *fault);
 /* Makes physical_size, physical_utilisation, virtual_allocation and the VDIs' utilisation true. */
 int sr_refresh(const struct storage *storage, const char *sr, struct fault *fault);
@@ -41,15 +43,21 @@ int sr_refresh(const struct storage *storage, const char *sr, struct fault *faul
 int sr_location(
 	const struct storage *storage, const char *sr, char **ret_path, struct fault *fault);
 
+/* The format of a VDI's image, as the storage manager names it in VDI.sm_config. What counts is the
+ * end of the file's name (target/image.h); the key says it. */
+#define STORAGE_FORMAT_KEY "image-format"
+
 /* record: the struct given to VDI.create; needs SR and virtual_size (rounded up to a sector; 0 and
- * negative are refused with INVALID_VALUE ["virtual_size", ...]). */
+ * negative are refused with INVALID_VALUE ["virtual_size", ...]). sm_config["image-format"] may be
+ * "raw" (the default) or "qcow2". */
 int vdi_create(const struct storage *storage, const struct value *record, char **ret_ref,
 	struct fault *fault);
 /* VDI_IN_USE [vdi, op] while a VBD is attached or a migration uses it. */
 int vdi_destroy(const struct storage *storage, const char *vdi, struct fault *fault);
 int vdi_resize(
 	const struct storage *storage, const char *vdi, int64_t virtual_size, struct fault *fault);
-/* The image's path; VDI_MISSING [sr, vdi] if the file is gone. The caller frees it. */
+/* The image's path; VDI_MISSING [sr, vdi] if the file is gone; SR_BACKEND_FAILURE_46 if it is no
+ * image of its format that stands alone. The caller frees it. */
 int vdi_path(const struct storage *storage, const char *vdi, char **ret_path, struct fault *fault);
 
 /* For incoming migrations: makes the file that a later VDI row (location *ret_location, a file

@@ -5,6 +5,7 @@
 #include "base/uuid.h"
 #include "schema/classes.h"
 #include "target/disk.h"
+#include "target/image.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -41,6 +42,18 @@ static int read_size(const struct value *record, uint64_t *ret_bytes, struct fau
 		return fault_set(fault, -EINVAL, "INVALID_VALUE", "virtual_size", text, NULL);
 	*ret_bytes = ((uint64_t)size + DISK_SECTOR - 1) / DISK_SECTOR * DISK_SECTOR;
 	return 0;
+}
+
+static int read_format(
+	const struct value *record, enum image_format *ret_format, struct fault *fault)
+{
+	const char *name = value_find_string(
+		value_find(record, "sm_config"), STORAGE_FORMAT_KEY, image_format_name(IMAGE_RAW));
+
+	if (image_format_parse(name, ret_format) == 0)
+		return 0;
+	return fault_set(
+		fault, -EINVAL, "INVALID_VALUE", "sm_config:" STORAGE_FORMAT_KEY, name, NULL);
 }
 
 struct vdi_row {
@@ -83,21 +96,45 @@ static struct value *new_vdi_fields(
 	return fields;
 }
 
+/* Under the journal: file, then row. */
+static int make_vdi(const struct storage *storage, const struct image_entry *entry,
+	enum image_format format, struct vdi_row *row, struct fault *fault)
+{
+	int64_t id;
+	int r = journal_record(storage, entry, &id, fault);
+
+	if (r < 0)
+		return r;
+	r = image_create(storage->qemu_img, entry->path, format, row->size_bytes, fault);
+	if (r < 0)
+		r = sr_fault_from_disk(fault, r, SR_FAILURE_VDI_CREATE);
+	else
+		r = pool_db_transaction(storage->pool, insert_vdi, row, fault);
+	if (r < 0)
+		journal_undo(storage, id, entry, r);
+	else
+		journal_forget(storage, id, entry->path);
+	return r;
+}
+
 int vdi_create(const struct storage *storage, const struct value *record, char **ret_ref,
 	struct fault *fault)
 {
 	const char *sr = value_find_string(record, "SR", "");
+	enum image_format format = IMAGE_RAW;
 	char *dir CLEANUP_FREE = NULL;
 	uint64_t size_bytes;
 	int r = read_size(record, &size_bytes, fault);
 
+	if (r == 0)
+		r = read_format(record, &format, fault);
 	if (r == 0)
 		r = sr_location(storage, sr, &dir, fault);
 	if (r < 0)
 		return r;
 
 	char *uuid CLEANUP_FREE = uuid_new();
-	char *location CLEANUP_FREE = xasprintf("%s.raw", uuid);
+	char *location CLEANUP_FREE = xasprintf("%s%s", uuid, image_format_suffix(format));
 	char *path CLEANUP_FREE = NULL;
 	r = storage_image_path(dir, location, &path, fault);
 	if (r < 0)
@@ -107,25 +144,11 @@ int vdi_create(const struct storage *storage, const struct value *record, char *
 		.owner = "", .sr = sr, .location = location, .path = path};
 	struct value *fields CLEANUP_VALUE = new_vdi_fields(record, uuid, location, size_bytes);
 	struct vdi_row row = {.sr = sr, .size_bytes = size_bytes, .fields = fields};
-	char *ref CLEANUP_FREE = NULL;
-	int64_t id;
-	r = journal_record(storage, &entry, &id, fault);
-	if (r < 0)
-		return r;
-	r = disk_create(path, size_bytes, fault);
-	if (r < 0) {
-		r = sr_fault_from_disk(fault, r, SR_FAILURE_VDI_CREATE);
-	} else {
-		r = pool_db_transaction(storage->pool, insert_vdi, &row, fault);
-		ref = row.ref;
-	}
-	if (r < 0) {
-		journal_undo(storage, id, &entry, r);
-		return r;
-	}
-	journal_forget(storage, id, path);
-	*ret_ref = TAKE_PTR(ref);
-	return 0;
+	r = make_vdi(storage, &entry, format, &row, fault);
+	char *ref CLEANUP_FREE = row.ref;
+	if (r == 0)
+		*ret_ref = TAKE_PTR(ref);
+	return r;
 }
 
 /* --- vdi_destroy --------------------------------------------------------------------------------
@@ -302,6 +325,23 @@ static int store_size(struct pool_db *pool, void *arg, struct fault *fault)
 			       pool, growth->sr, (int64_t)growth->size_bytes - before, fault);
 }
 
+/* As disk_inspect, but for the size: that of the disk in the image. */
+static int inspect_image(const char *path, struct disk_info *ret_info, struct fault *fault)
+{
+	struct fault cause CLEANUP_FAULT = FAULT_INIT;
+	struct image_info image;
+	int r = disk_inspect(path, ret_info, fault);
+
+	if (r < 0 || image_format_of(path) == IMAGE_RAW)
+		return r;
+	r = image_inspect(path, &image, &cause);
+	if (r < 0)
+		return fault_text(fault, r, "the image %s cannot be used: %s", path,
+			cause.n_params ? cause.params[0] : "");
+	ret_info->size_bytes = image.virtual_bytes;
+	return 0;
+}
+
 /* The file first, then the row: a crash between the two leaves a file with a tail that no guest
  * sees, and the same call, or a scan, sets it right. */
 int vdi_resize(
@@ -328,12 +368,12 @@ int vdi_resize(
 			"): its end would be lost",
 			before, growth.size_bytes);
 	struct disk_info info;
-	r = disk_inspect(place.path, &info, fault);
+	r = inspect_image(place.path, &info, fault);
 	if (r == -ENOENT)
 		return fault_set(fault, r, "VDI_MISSING", place.sr, vdi, NULL);
 	/* An earlier call may have grown the file and not come to the row. */
 	if (r >= 0 && info.size_bytes < growth.size_bytes)
-		r = disk_grow(place.path, growth.size_bytes, fault);
+		r = image_grow(storage->qemu_img, place.path, growth.size_bytes, fault);
 	if (r < 0)
 		return sr_fault_from_disk(fault, r, SR_FAILURE_VDI_SIZE);
 	growth.sr = place.sr;
@@ -348,7 +388,7 @@ int vdi_path(const struct storage *storage, const char *vdi, char **ret_path, st
 
 	if (r < 0)
 		return r;
-	r = disk_inspect(place.path, &info, fault);
+	r = inspect_image(place.path, &info, fault);
 	if (r == -ENOENT)
 		return fault_set(fault, r, "VDI_MISSING", place.sr, vdi, NULL);
 	if (r < 0)

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/parse.h"
 #include "base/uuid.h"
+#include "target/image.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -140,7 +141,10 @@ static int add_drive(struct reading *reading, const char *vdi, struct fault *fau
 			return r;
 	}
 	spec->drives = xrealloc(spec->drives, spec->n_drives + 1, sizeof(*spec->drives));
-	spec->drives[spec->n_drives++] = (struct guest_drive){.path = path};
+	spec->drives[spec->n_drives++] = (struct guest_drive){
+		.path = path,
+		.format = path ? image_format_name(image_format_of(path)) : NULL,
+	};
 	return 0;
 }
 
@@ -161,6 +165,7 @@ static int add_disk(
 	spec->disks = xrealloc(spec->disks, spec->n_disks + 1, sizeof(*spec->disks));
 	spec->disks[spec->n_disks++] = (struct guest_disk){
 		.path = path,
+		.format = image_format_name(image_format_of(path)),
 		.vdi = xstrdup(vdi),
 		.read_only = read_only || is_vdi_read_only,
 		.direct = takes_o_direct(path),

@@ -123,6 +123,9 @@ static void every_key_is_read(void **state)
 				   "\n[tgt]\n"
 				   "program = /opt/tgtd\n"
 				   "threads = 1\n"
+				   "\n[image]\n"
+				   "qemu_img = /opt/qemu-img\n"
+				   "qemu_nbd = /opt/qemu-nbd\n"
 				   "\n[guest]\n"
 				   "qemu = /opt/qemu\n"
 				   "shutdown_timeout = 45s\n";

@@ -62,7 +62,7 @@ static void what_cannot_be_taken_in_is_said_with_its_reason(void **state)
 	fixture_file(f, "empty.img", 0);
 	fixture_file(f, "a b,c.raw", 512);
 	fixture_file(f, "caf\xff.raw", 512);
-	fixture_file(f, "disk.qcow2", 512);
+	fixture_file(f, "disk.vhd", 512);
 	fixture_file(f, ".hidden.raw", 512);
 	assert_int_equal(symlink("/etc/passwd", link), 0);
 	scan(f);
@@ -72,7 +72,7 @@ static void what_cannot_be_taken_in_is_said_with_its_reason(void **state)
 	assert_non_null(strstr(value_string(skipped(f, "a b,c.raw", &config), ""), "characters"));
 	assert_non_null(
 		strstr(value_string(skipped(f, "caf\\xff.raw", &config), ""), "characters"));
-	assert_non_null(strstr(value_string(skipped(f, "disk.qcow2", &config), ""), ".raw"));
+	assert_non_null(strstr(value_string(skipped(f, "disk.vhd", &config), ""), ".raw"));
 	assert_non_null(strstr(value_string(skipped(f, "link.raw", &config), ""), "regular"));
 	assert_int_equal(config->record.n_members, 6);
 
