@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/parse.h"
 #include "base/uuid.h"
+#include "target/image.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -70,6 +71,26 @@ static int inspect_source(const char *path, struct stat *ret_st)
 	return S_ISREG(ret_st->st_mode) ? 0 : -EINVAL;
 }
 
+/* What is in the file: the disk's size, and how much of it is data. */
+static int inspect_content(const char *path, const char *vdi, int64_t size,
+	struct image_info *ret_info, uint64_t *ret_data_bytes, struct fault *fault)
+{
+	struct fault cause CLEANUP_FAULT = FAULT_INIT;
+	int r = image_inspect(path, ret_info, &cause);
+
+	if (r == 0)
+		r = image_data_bytes(path, ret_data_bytes, &cause);
+	if (r < 0)
+		return fault_text(fault, r, "preflight: disk %s on the source: %s: %s", vdi, path,
+			cause.n_params ? cause.params[0] : strerror(-r));
+	if ((int64_t)ret_info->virtual_bytes == size)
+		return 0;
+	return fault_text(fault, -EINVAL,
+		"preflight: disk %s on the source: %s has %llu bytes, the VDI says %lld; SR.scan "
+		"takes in what changed",
+		vdi, path, (unsigned long long)ret_info->virtual_bytes, (long long)size);
+}
+
 /* One disk of the plan, and what the destination needs to know of it. */
 static int plan_disk(const struct storage *storage, const char *vm, const char *vdi, const char *sr,
 	struct value **ret_disk, struct value **ret_manifest, struct fault *fault)
@@ -77,6 +98,8 @@ static int plan_disk(const struct storage *storage, const char *vm, const char *
 	struct value *record CLEANUP_VALUE = NULL;
 	struct value *fields CLEANUP_VALUE = NULL;
 	char *path CLEANUP_FREE = NULL;
+	struct image_info image;
+	uint64_t data_bytes;
 	struct stat st;
 
 	int r = object_get_record(storage->pool, "VDI", vdi, &record, fault);
@@ -91,12 +114,10 @@ static int plan_disk(const struct storage *storage, const char *vm, const char *
 	r = inspect_source(path, &st);
 	if (r < 0)
 		return fault_errno(fault, r, "preflight: disk %s on the source: %s", vdi, path);
-	if (st.st_size != value_find_int(record, "virtual_size", -1))
-		return fault_text(fault, -EINVAL,
-			"preflight: disk %s on the source: %s has %lld bytes, the VDI says %lld; "
-			"SR.scan takes in what changed",
-			vdi, path, (long long)st.st_size,
-			(long long)value_find_int(record, "virtual_size", -1));
+	r = inspect_content(
+		path, vdi, value_find_int(record, "virtual_size", -1), &image, &data_bytes, fault);
+	if (r < 0)
+		return r;
 
 	struct value *disk = value_new_struct();
 	value_set_string(disk, "vdi", vdi);
@@ -104,8 +125,9 @@ static int plan_disk(const struct storage *storage, const char *vm, const char *
 	value_set_string(disk, "name", value_find_string(record, "name_label", ""));
 	value_set_string(disk, "path", path);
 	value_set_string(disk, "sr", sr);
-	value_set_int(disk, "size", st.st_size);
-	value_set_int(disk, "allocated", (int64_t)st.st_blocks * 512);
+	value_set_int(disk, "size", (int64_t)image.virtual_bytes);
+	value_set_int(disk, "allocated", (int64_t)data_bytes);
+	value_set_int(disk, "file_size", st.st_size);
 	value_set_int(disk, "device", (int64_t)st.st_dev);
 	value_set_int(disk, "inode", (int64_t)st.st_ino);
 	value_set_int(disk, "mtime_sec", st.st_mtim.tv_sec);
@@ -115,8 +137,12 @@ static int plan_disk(const struct storage *storage, const char *vm, const char *
 	struct value *manifest = value_new_struct();
 	value_set_string(manifest, "sr", sr);
 	value_set_string(manifest, "uuid", value_find_string(record, "uuid", ""));
-	value_set_int(manifest, "size", st.st_size);
-	value_set_int(manifest, "allocated", (int64_t)st.st_blocks * 512);
+	value_set_int(manifest, "size", (int64_t)image.virtual_bytes);
+	value_set_int(manifest, "allocated", (int64_t)data_bytes);
+	/* The image that it gets there is raw. */
+	struct value *sm_config = value_find(fields, "sm_config");
+	if (sm_config)
+		value_unset(sm_config, STORAGE_FORMAT_KEY);
 	value_set(manifest, "fields", TAKE_PTR(fields));
 	*ret_manifest = manifest;
 	return 0;
@@ -203,7 +229,8 @@ int plan_check_sources(const struct value *disks, struct fault *fault)
 		int r = inspect_source(path, &st);
 		if (r < 0)
 			return fault_errno(fault, r, "source disk %zu (%s)", i, path);
-		if (st.st_size == value_find_int(disk, "size", -1) &&
+		int64_t size = value_find_int(disk, "size", -1);
+		if (st.st_size == value_find_int(disk, "file_size", size) &&
 			(int64_t)st.st_dev == value_find_int(disk, "device", -1) &&
 			(int64_t)st.st_ino == value_find_int(disk, "inode", -1) &&
 			st.st_mtim.tv_sec == value_find_int(disk, "mtime_sec", -1) &&

@@ -10,7 +10,8 @@
 /* Members of one disk of the plan ("disks" in the document is an array of these structs):
  *   vdi, vdi_uuid, name, path      source
  *   sr                             ref in the destination pool
- *   size, allocated, device, inode, mtime_sec, mtime_nsec   of the source's file when planned */
+ *   size, allocated                of the disk in the image: bytes, and how many are data
+ *   file_size, device, inode, mtime_sec, mtime_nsec   of the source's file when planned */
 
 /* Checks of section 2.6.2 that need no peer, and the plan: *ret_disks (array, see above) and
  * *ret_manifest: what Peer.prepare takes (metadata.h). copy: whether options ask for a copy. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/migrate/supervisor.h"
 
+#include "agent/migrate/image_source.h"
 #include "agent/migrate/peer.h"
 #include "agent/migrate/plan.h"
 #include "agent/migrate/receiver.h"
@@ -155,8 +156,10 @@ static int recover(struct supervisor *supervisor, struct fault *fault)
 
 int supervisor_start(struct supervisor *supervisor, struct fault *fault)
 {
-	int r = recover(supervisor, fault);
+	int r = image_source_recover(supervisor->params, fault);
 
+	if (r == 0)
+		r = recover(supervisor, fault);
 	if (r < 0)
 		return r;
 	r = -pthread_create(&supervisor->keeper, NULL, keeper_main, supervisor);

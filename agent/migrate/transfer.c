@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/migrate/transfer.h"
 
+#include "agent/migrate/image_source.h"
 #include "agent/migrate/report.h"
 #include "agent/migrate/verify.h"
 #include "base/alloc.h"
@@ -52,15 +53,15 @@ static int renew(struct migration *m, struct peer *peer, struct fault *fault)
 }
 
 /* fresh: zeros need not be sent. No longer true once something has to be put right. */
-static int copy_once(
-	struct migration *m, unsigned disk, const char *path, bool fresh, struct fault *fault)
+static int copy_once(struct migration *m, unsigned disk, const struct endpoint_spec *source,
+	bool fresh, struct fault *fault)
 {
 	const struct value *export = m->exports->array.items[disk];
 	struct copy_params params = {
 		.db = m->params->storage->agent,
 		.migration = m->uuid,
 		.disk = disk,
-		.source = {.kind = ENDPOINT_FILE, .path = path},
+		.source = *source,
 		.target =
 			{
 				.kind = ENDPOINT_ISCSI,
@@ -116,8 +117,8 @@ static int explain_refusal(
 }
 
 /* Copies one disk until its log is empty. */
-static int copy_disk(struct migration *m, struct peer *peer, unsigned disk, const char *path,
-	bool fresh, struct fault *fault)
+static int copy_disk(struct migration *m, struct peer *peer, unsigned disk,
+	const struct endpoint_spec *source, bool fresh, struct fault *fault)
 {
 	uint64_t last_left = UINT64_MAX;
 	unsigned fruitless = 0;
@@ -128,7 +129,7 @@ static int copy_disk(struct migration *m, struct peer *peer, unsigned disk, cons
 		uint64_t rows;
 		r = m->exports ? 0 : renew(m, peer, fault);
 		if (r == 0)
-			r = copy_once(m, disk, path, fresh, fault);
+			r = copy_once(m, disk, source, fresh, fault);
 		if (!m->exports || !is_session_loss(r))
 			break;
 		char *text CLEANUP_FREE = fault_describe(fault);
@@ -151,33 +152,30 @@ static int copy_disk(struct migration *m, struct peer *peer, unsigned disk, cons
 
 /* Copies the disk with the comparison running behind; *ret_n_equal: spans already found equal. */
 static int copy_with_verifier(struct migration *m, struct peer *peer, unsigned disk,
-	const struct value *plan, uint64_t *ret_n_equal, struct fault *fault)
+	const struct endpoint_spec *source, uint64_t *ret_n_equal, struct fault *fault)
 {
 	struct verifier *verifier = NULL;
 
-	int r = verifier_start(
-		m, disk, (uint64_t)value_find_int(plan, "size", 0), &verifier, fault);
+	int r = verifier_start(m, disk, source->size_bytes, &verifier, fault);
 	if (r < 0)
 		return r;
 	m->disks[disk].started_usec = clock_now_usec();
-	r = copy_disk(m, peer, disk, value_find_string(plan, "path", ""), true, fault);
+	r = copy_disk(m, peer, disk, source, true, fault);
 	m->disks[disk].ended_usec = clock_now_usec();
 	*ret_n_equal = verifier_stop(verifier);
 	return r;
 }
 
 static int copy_and_verify(struct migration *m, struct peer *peer, unsigned disk,
-	const struct value *plan, struct fault *fault)
+	const struct endpoint_spec *source, struct fault *fault)
 {
-	const char *path = value_find_string(plan, "path", "");
-	uint64_t size = (uint64_t)value_find_int(plan, "size", 0);
 	uint64_t n_equal = 0;
 
-	int r = copy_with_verifier(m, peer, disk, plan, &n_equal, fault);
+	int r = copy_with_verifier(m, peer, disk, source, &n_equal, fault);
 	for (unsigned repairs = 0;; repairs++) {
 		uint64_t differ = 0;
 		if (r == 0)
-			r = verify_disk(m, peer, disk, size, n_equal, &differ, fault);
+			r = verify_disk(m, peer, disk, source->size_bytes, n_equal, &differ, fault);
 		if (r < 0 || differ == 0)
 			return r;
 		if (repairs == MAX_REPAIRS)
@@ -187,8 +185,17 @@ static int copy_and_verify(struct migration *m, struct peer *peer, unsigned disk
 				"disks "
 				"of the destination host",
 				(unsigned long long)differ, disk, repairs + 1);
-		r = copy_disk(m, peer, disk, path, false, fault);
+		r = copy_disk(m, peer, disk, source, false, fault);
 	}
+}
+
+static int move_disk(struct migration *m, struct peer *peer, unsigned disk,
+	const struct value *plan, struct fault *fault)
+{
+	struct image_source *source CLEANUP_IMAGE_SOURCE = NULL;
+
+	int r = image_source_open(m, plan, NULL, &source, fault);
+	return r < 0 ? r : copy_and_verify(m, peer, disk, image_source_spec(source), fault);
 }
 
 struct pulse {
@@ -294,7 +301,7 @@ int transfer_run(struct migration *m, struct peer *peer, struct fault *fault)
 	if (r < 0)
 		return fault_errno(fault, r, "starting the thread that reports progress");
 	for (size_t i = 0; r == 0 && i < n; i++)
-		r = copy_and_verify(m, peer, order[i], disks->array.items[order[i]], fault);
+		r = move_disk(m, peer, order[i], disks->array.items[order[i]], fault);
 	cancel_request(end, "the copy has ended");
 	pthread_join(thread, NULL);
 	return r;

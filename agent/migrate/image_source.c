@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/migrate/image_source.h"
+
+#include "agent/guest/guest_node.h"
+#include "base/alloc.h"
+#include "base/log.h"
+#include "base/uuid.h"
+#include "target/image.h"
+#include "target/image_server.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define SERVER_KIND "image-server" /* of resources; the name is the server's folder */
+
+struct image_source {
+	struct migration *migration;
+	char *path;
+	struct image_server *server; /* of a halted VM's image that is not raw */
+	char *folder;                /* of the server */
+	int64_t row;                 /* of the server */
+	struct endpoint_spec spec;
+};
+
+const struct endpoint_spec *image_source_spec(const struct image_source *source)
+{
+	return &source->spec;
+}
+
+/* Only a row whose folder is gone is forgotten. */
+static void forget_folder(struct agent_db *agent, const char *folder, int64_t row)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	int r = image_server_forget_folder(folder);
+
+	if (r < 0)
+		fault_errno(&fault, r, "image server: remove %s", folder);
+	else
+		r = resource_forget(agent, row, &fault);
+	if (r == 0)
+		return;
+	char *text CLEANUP_FREE = fault_describe(&fault);
+	log_warn("MIG-IMAGE-LEFTOVER", "dir=%s error=\"%s\"", folder, text);
+}
+
+static int serve(struct image_source *source, struct fault *fault)
+{
+	struct migration *m = source->migration;
+	struct agent_db *agent = m->params->storage->agent;
+	char *unique CLEANUP_FREE = uuid_new();
+	/* Short, because a socket's path has 107 characters. */
+	char *folder = source->folder = xasprintf("%s/i%.8s", m->params->run_dir, unique);
+	const struct image_server_params params = {
+		.program = m->params->qemu_nbd, .folder = folder, .image = source->path};
+
+	if (!params.program)
+		return fault_text(fault, -EOPNOTSUPP,
+			"disk %s is not raw, and this host knows no qemu-nbd, which reads it",
+			source->path);
+	int r = resource_record(agent, m->uuid, SERVER_KIND, folder, NULL, &source->row, fault);
+	if (r == 0)
+		r = image_server_start(&params, m->cancel, &source->server, fault);
+	if (r < 0)
+		return r;
+	source->spec.kind = ENDPOINT_NBD;
+	source->spec.socket_path = image_server_socket(source->server);
+	source->spec.export_name = image_server_export(source->server);
+	return 0;
+}
+
+/* As the guest itself has it: with cache=none, what it writes is seen for certain only by who reads
+ * past the page cache too. */
+static int follow_guest(struct image_source *source, struct guest *guest, struct fault *fault)
+{
+	struct guest_node node CLEANUP_GUEST_NODE = {0};
+	int r = guest_node_find(guest, source->path, &node, fault);
+
+	if (r < 0)
+		return r;
+	if (!node.is_raw)
+		return fault_text(fault, -EOPNOTSUPP,
+			"disk %s is not raw, and cannot be read while the VM runs: shut the VM "
+			"down and migrate it then",
+			source->path);
+	source->spec.direct = node.direct;
+	return 0;
+}
+
+/* Since the plan was made, somebody may have put another file there. */
+static int check_image(const char *path, uint64_t size_bytes, struct fault *fault)
+{
+	struct fault cause CLEANUP_FAULT = FAULT_INIT;
+	struct image_info info;
+	int r = image_inspect(path, &info, &cause);
+
+	if (r < 0)
+		return fault_text(fault, r, "source disk %s: %s", path,
+			cause.n_params ? cause.params[0] : strerror(-r));
+	if (info.virtual_bytes != size_bytes)
+		return fault_text(fault, -EIO,
+			"source disk %s has %llu bytes, not the %llu that were planned", path,
+			(unsigned long long)info.virtual_bytes, (unsigned long long)size_bytes);
+	return 0;
+}
+
+int image_source_open(struct migration *m, const struct value *disk, struct guest *guest,
+	struct image_source **ret_source, struct fault *fault)
+{
+	const char *path = value_find_string(disk, "path", "");
+	uint64_t size_bytes = (uint64_t)value_find_int(disk, "size", 0);
+	int r = check_image(path, size_bytes, fault);
+
+	if (r < 0)
+		return r;
+	struct image_source *source CLEANUP_IMAGE_SOURCE = xcalloc(1, sizeof(*source));
+	source->migration = m;
+	source->path = xstrdup(path);
+	source->spec = (struct endpoint_spec){
+		.kind = ENDPOINT_FILE, .path = source->path, .size_bytes = size_bytes};
+	if (guest)
+		r = follow_guest(source, guest, fault);
+	else if (image_format_of(path) != IMAGE_RAW)
+		r = serve(source, fault);
+	if (r < 0)
+		return r;
+	*ret_source = TAKE_PTR(source);
+	return 0;
+}
+
+struct image_source *image_source_close(struct image_source *source)
+{
+	if (!source)
+		return NULL;
+	image_server_stop(source->server);
+	if (source->row)
+		forget_folder(
+			source->migration->params->storage->agent, source->folder, source->row);
+	free(source->folder);
+	free(source->path);
+	free(source);
+	return NULL;
+}
+
+int image_source_recover(const struct supervisor_params *params, struct fault *fault)
+{
+	struct agent_db *agent = params->storage->agent;
+	struct resource_row *rows = NULL;
+	size_t n = 0;
+	int r = resource_list(agent, NULL, SERVER_KIND, &rows, &n, fault);
+
+	/* The servers died with the daemon that started them. */
+	for (size_t i = 0; i < n; i++) {
+		forget_folder(agent, rows[i].name, rows[i].id);
+		resource_row_clear(&rows[i]);
+	}
+	free(rows);
+	return r;
+}
