@@ -31,6 +31,9 @@ static const struct config_key keys[] = {
 	KEY("ferryd", "listen", LISTEN, listen, "0.0.0.0:443"),
 	KEY("ferryd", "address", HOST, address, "", .max = 253),
 	KEY("ferryd", "data_address", NUMERIC, data_address, "127.0.0.1"),
+	/* Bound without privileges, after the port of the API. */
+	KEY("ferryd", "data_port", COUNT, data_port, "0", .min = 1024, .max = 65535,
+		.zero = "the system's choice"),
 	KEY("ferryd", "log_level", LEVEL, log_level, "info"),
 	KEY("ferryd", "pool_name", NAME, pool_name, "", .max = 255),
 	KEY("ferryd", "host_name", NAME, host_name, "", .max = 255),
@@ -60,6 +63,7 @@ static const struct config_key keys[] = {
 	KEY("image", "qemu_img", PATH, qemu_img, "/usr/bin/qemu-img", .max = 1024),
 	KEY("image", "qemu_nbd", PATH, qemu_nbd, "/usr/bin/qemu-nbd", .max = 1024),
 	KEY("guest", "qemu", PATH, qemu, "/usr/bin/qemu-system-x86_64", .max = 1024),
+	KEY("guest", "watchdog", PATH, watchdog, "/usr/libexec/ferry/ferry-watchdog", .max = 1024),
 	KEY("guest", "shutdown_timeout", DURATION, shutdown_timeout_usec, "2min", .min = SEC,
 		.max = DAY),
 #undef KEY

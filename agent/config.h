@@ -23,6 +23,7 @@ struct config {
 	uint16_t listen_port;
 	char *address; /* "" in the file: worked out by config_load, so never "" */
 	char *data_address;
+	uint64_t data_port; /* 0: the system's choice */
 	enum log_level log_level;
 	char *pool_name;
 	char *host_name;
@@ -54,6 +55,7 @@ struct config {
 
 	/* [guest] */
 	char *qemu;
+	char *watchdog;
 	uint64_t shutdown_timeout_usec;
 };
 

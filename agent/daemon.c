@@ -9,6 +9,7 @@
 #include "agent/notify.h"
 #include "agent/privileges.h"
 #include "agent/storage/storage.h"
+#include "agent/tunnel/tunnel.h"
 #include "agent/vm/guests.h"
 #include "base/alloc.h"
 #include "base/cancel.h"
@@ -56,6 +57,7 @@ struct daemon {
 	struct agent_db *agent;
 	struct inventory inventory;
 	struct storage storage;
+	struct tunnel *tunnel;
 	struct supervisor_params supervisor_params; /* the supervisor keeps a pointer to it */
 	struct supervisor *supervisor;
 	struct guests *guests;
@@ -247,6 +249,9 @@ static struct supervisor *new_supervisor(struct daemon *daemon)
 
 	daemon->supervisor_params = (struct supervisor_params){
 		.storage = &daemon->storage,
+		.guests = daemon->guests,
+		.tunnel = daemon->tunnel,
+		.watchdog = config->watchdog,
 		.state_dir = config->state_dir,
 		.run_dir = config->run_dir,
 		.url = daemon->url,
@@ -267,6 +272,18 @@ static struct supervisor *new_supervisor(struct daemon *daemon)
 	};
 
 	return supervisor_new(&daemon->supervisor_params);
+}
+
+static int start_tunnel(struct daemon *daemon, struct fault *fault)
+{
+	const struct tunnel_params params = {
+		.address = daemon->config->data_address,
+		.port = (uint16_t)daemon->config->data_port,
+		.certificate_file = daemon->certificate,
+		.key_file = daemon->key,
+	};
+
+	return tunnel_start(&params, &daemon->tunnel, fault);
 }
 
 /* Before anything that may touch a disk: which guests run decides whose the disks are. */
@@ -324,8 +341,8 @@ static int announce(struct daemon *daemon, struct fault *fault)
 	if (r < 0)
 		return fault_errno(fault, r, "cannot write %s", path);
 	daemon->url_file = TAKE_PTR(path);
-	log_info("READY", "version=%s url=%s fingerprint=%s", FERRY_VERSION, daemon->url,
-		daemon->fingerprint);
+	log_info("READY", "version=%s url=%s data_port=%u fingerprint=%s", FERRY_VERSION,
+		daemon->url, (unsigned)tunnel_port(daemon->tunnel), daemon->fingerprint);
 	notify_ready(daemon->url);
 	return 0;
 }
@@ -391,6 +408,7 @@ static void stop(struct daemon *daemon)
 	/* Threads of tasks may be on their way out of the supervisor until the api is gone. */
 	api_free(daemon->api);
 	supervisor_stop(daemon->supervisor);
+	tunnel_stop(daemon->tunnel);
 	guests_free(daemon->guests);
 	if (daemon->agent)
 		agent_db_close(daemon->agent);
@@ -422,6 +440,8 @@ int daemon_run(const struct config *config, const char *config_path, struct faul
 
 	if (r >= 0)
 		r = start_state(&daemon, fault);
+	if (r >= 0)
+		r = start_tunnel(&daemon, fault);
 	if (r >= 0)
 		r = start_guests(&daemon, fault);
 	if (r >= 0)

@@ -405,7 +405,8 @@ struct guest *guest_free(struct guest *guest)
 int guest_forget_run_dir(const char *run_dir)
 {
 	static const char *const names[] = {GUEST_QMP, GUEST_QMP_SPARE, GUEST_CONSOLE, GUEST_LOG,
-		GUEST_PIDFILE, GUEST_OUTPUT, GUEST_MEMORY, GUEST_NBD};
+		GUEST_PIDFILE, GUEST_OUTPUT, GUEST_MEMORY, GUEST_NBD, GUEST_WATCHDOG,
+		GUEST_WATCHDOG_LOG};
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		char *path CLEANUP_FREE = guest_file(run_dir, names[i]);

@@ -72,14 +72,16 @@ char **guest_argv_new(const struct guest_spec *spec, const char *program, const 
 char **guest_argv_free(char **argv);
 
 /* Files in run_dir; the caller frees the path. */
-#define GUEST_QMP       "qmp"
-#define GUEST_QMP_SPARE "qmp2" /* a second monitor, for a watchdog or a person */
-#define GUEST_CONSOLE   "console"
-#define GUEST_LOG       "console.log"
-#define GUEST_PIDFILE   "pid"
-#define GUEST_OUTPUT    "qemu.log"
-#define GUEST_NBD       "nbd"    /* of the NBD server inside QEMU (guest_nbd.h) */
-#define GUEST_MEMORY    "memory" /* where one that is incoming takes its memory */
+#define GUEST_QMP          "qmp"
+#define GUEST_QMP_SPARE    "qmp2" /* a second monitor, for a watchdog or a person */
+#define GUEST_CONSOLE      "console"
+#define GUEST_LOG          "console.log"
+#define GUEST_PIDFILE      "pid"
+#define GUEST_OUTPUT       "qemu.log"
+#define GUEST_NBD          "nbd"      /* of the NBD server inside QEMU (guest_nbd.h) */
+#define GUEST_MEMORY       "memory"   /* where one that is incoming takes its memory */
+#define GUEST_WATCHDOG     "watchdog" /* socket */
+#define GUEST_WATCHDOG_LOG "watchdog.log"
 char *guest_file(const char *run_dir, const char *name);
 
 #define CLEANUP_GUEST_SPEC CLEANUP(guest_spec_clear)

@@ -3,7 +3,10 @@
  * paused for a move of its memory: QEMU itself would wait for ever. It holds the guest's spare
  * monitor, sees the agent's death as the end of a connection, and then cancels the move, unless it
  * was disarmed before. It also does so when the guest stays paused at the switch for longer than
- * the budget. It ends by itself with the guest, with the move, or when it has done its work. */
+ * the budget. It ends by itself with the guest, or when it was disarmed or has done its work.
+ *
+ * Only for moves with the capabilities pause-before-switchover and events. One that has been
+ * continued is never touched, so it must be disarmed before that. */
 #ifndef FERRY_AGENT_GUEST_WATCHDOG_H
 #define FERRY_AGENT_GUEST_WATCHDOG_H
 
@@ -23,11 +26,14 @@ struct watchdog_params {
 };
 
 /* Starts it, after ending one that an earlier agent left for that guest; when it returns 0 the
- * watchdog is connected to the monitor and armed. Blocks up to 5 s. */
+ * watchdog is connected to the monitor and armed. For one thread at a time, like the calls below.
+ * Blocks up to 8 s. */
 int watchdog_start(
 	const struct watchdog_params *params, struct watchdog **ret_watchdog, struct fault *fault);
-/* From when it returns 0 the watchdog will do nothing. -ECANCELED: too late, it has acted: the
- * guest runs again here. -ECONNRESET: it is dead. Blocks up to 2 s. */
+/* From when it returns 0 the watchdog will do nothing: only then may the move be continued.
+ * -ECANCELED: too late, it has cancelled the move: the guest runs again here, if it ran before.
+ * -EREMOTEIO: it tried to, and failed. -ECONNRESET: it is dead (one that does not answer is
+ * killed); what it had done before must be looked at. Blocks up to 4 s. */
 int watchdog_disarm(struct watchdog *watchdog, struct fault *fault);
 /* Disarms and ends it. NULL is fine. */
 struct watchdog *watchdog_stop(struct watchdog *watchdog);

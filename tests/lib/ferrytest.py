@@ -196,7 +196,7 @@ class Pool:
             "migration": {},
             "copy": {},
             "tgt": {},
-            "guest": {},
+            "guest": {"watchdog": os.path.join(BIN, "ferry-watchdog")},
         }
         for key, value in self.settings.items():
             section, name = key.split("_", 1)
@@ -286,7 +286,8 @@ class Pool:
 
     def remove(self):
         for pid in processes_naming(self.root):
-            if program_of(pid) in ("ferryd", "tgtd", "qemu-system-x86"):
+            if program_of(pid) in (
+                    "ferryd", "tgtd", "qemu-system-x86", "ferry-watchdog"):
                 os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.root)
 

@@ -10,7 +10,7 @@ cpack -G DEB >cpack.log 2>&1 || { cat cpack.log; exit 1; }
 deb=$(ls ferry_*.deb)
 
 contents=$(dpkg-deb --contents "$deb")
-for file in usr/sbin/ferryd usr/bin/ferry etc/ferry/ferryd.conf usr/lib/systemd/system/ferryd.service \
+for file in usr/sbin/ferryd usr/bin/ferry usr/libexec/ferry/ferry-watchdog etc/ferry/ferryd.conf usr/lib/systemd/system/ferryd.service \
     usr/lib/sysusers.d/ferry.conf usr/lib/tmpfiles.d/ferry.conf usr/share/man/man8/ferryd.8.gz \
     usr/share/man/man1/ferry.1.gz usr/share/man/man5/ferryd.conf.5.gz \
     usr/share/bash-completion/completions/ferry usr/share/doc/ferry/copyright; do

@@ -75,6 +75,7 @@ static void an_empty_file_gives_the_documented_defaults(void **state)
 	assert_string_not_equal(config.address, "0.0.0.0");
 	assert_true(strlen(config.address) > 0);
 	assert_string_equal(config.data_address, "127.0.0.1");
+	assert_int_equal(config.data_port, 0);
 	assert_int_equal(config.log_level, LOG_LEVEL_INFO);
 	assert_true(strlen(config.pool_name) > 0);
 	assert_int_equal(config.workers, 8);
@@ -87,6 +88,7 @@ static void an_empty_file_gives_the_documented_defaults(void **state)
 	assert_string_equal(config.tgtd, "/usr/sbin/tgtd");
 	assert_int_equal(config.tgtd_threads, 4);
 	assert_string_equal(config.qemu, "/usr/bin/qemu-system-x86_64");
+	assert_string_equal(config.watchdog, "/usr/libexec/ferry/ferry-watchdog");
 	assert_int_equal(config.shutdown_timeout_usec, 120 * UINT64_C(1000000));
 }
 
@@ -102,6 +104,7 @@ static void every_key_is_read(void **state)
 				   "listen = [::1]:8443\n"
 				   "address = host.example\n"
 				   "data_address = 2001:db8::7\n"
+				   "data_port = 4433\n"
 				   "log_level = debug\n"
 				   "pool_name = Pöol; one\n"
 				   "host_name = h\n"
@@ -128,6 +131,7 @@ static void every_key_is_read(void **state)
 				   "qemu_nbd = /opt/qemu-nbd\n"
 				   "\n[guest]\n"
 				   "qemu = /opt/qemu\n"
+				   "watchdog = /opt/watchdog\n"
 				   "shutdown_timeout = 45s\n";
 
 	(void)state;
@@ -186,6 +190,8 @@ static void a_bad_value_is_quoted_with_what_is_allowed(void **state)
 	REFUSED("[ferryd]\nlisten = localhost:443\n", "localhost:443", "192.0.2.1:443");
 	REFUSED("[ferryd]\nlisten = 1.2.3.4\n", "\"1.2.3.4\"");
 	REFUSED("[ferryd]\nlisten = 1.2.3.4:65536\n", "65536");
+	REFUSED("[ferryd]\ndata_port = 443\n", "1024");
+	REFUSED("[ferryd]\ndata_port = 65536\n", "65535");
 	REFUSED("[ferryd]\ndata_address = example.org\n", "a numeric IPv4 or IPv6 address");
 	REFUSED("[ferryd]\naddress = a b\n", "\"a b\"");
 	REFUSED("[ferryd]\nstate_dir = var/lib\n", "an absolute path of at most 1024 bytes");
