@@ -28,7 +28,9 @@ struct endpoint_spec {
 	bool writable;
 	const char *path; /* FILE: regular file or block device, not a symbolic link */
 	bool direct;      /* FILE: read with O_DIRECT: what a guest with cache=none writes is not
-			   * promised to be seen otherwise. Requests are then aligned to 4096. */
+			   * promised to be seen otherwise. Requests and memory that are aligned to
+			   * 4096 cost no copy. Not with writable. Where the file system refuses
+			   * O_DIRECT, the page cache is used. */
 	/* ISCSI: LUN 1 */
 	const char *address; /* numeric */
 	uint16_t port;

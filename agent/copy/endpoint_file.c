@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A raw image in a file or block device. Requests are done in place: the page cache reads ahead,
  * and each copy thread has its own descriptor. */
+#include "agent/copy/direct.h"
 #include "agent/copy/endpoint_impl.h"
 #include "base/alloc.h"
 #include "base/io.h"
@@ -17,6 +18,7 @@ struct endpoint_file {
 	char *path;
 	int fd;
 	bool is_device;
+	struct direct direct;
 };
 
 static void file_close(struct endpoint *endpoint)
@@ -24,6 +26,7 @@ static void file_close(struct endpoint *endpoint)
 	struct endpoint_file *file = (struct endpoint_file *)endpoint;
 
 	close(file->fd);
+	direct_clear(&file->direct);
 	free(file->path);
 	free(file);
 }
@@ -126,7 +129,8 @@ static int transfer(struct endpoint_file *file, const struct endpoint_request *r
 
 	switch (request->op) {
 	case ENDPOINT_READ:
-		return io_pread_full(file->fd, request->data, length, request->extent.offset);
+		return direct_read(
+			&file->direct, file->fd, request->data, length, request->extent.offset);
 	case ENDPOINT_WRITE:
 		return io_pwrite_full(file->fd, request->data, length, request->extent.offset);
 	case ENDPOINT_ZERO:
@@ -192,10 +196,14 @@ int endpoint_file_open(
 {
 	/* O_NONBLOCK: opening a FIFO that stands there by mistake must not hang. */
 	int flags = (spec->writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
-	int fd CLEANUP_CLOSE = open(spec->path, flags);
+	struct direct direct = {0};
+	int fd CLEANUP_CLOSE =
+		spec->direct ? direct_open(&direct, spec->path, flags) : open(spec->path, flags);
 	bool is_device = false;
 	uint64_t size = 0;
 
+	if (spec->direct && spec->writable)
+		return fault_text(fault, -EINVAL, "%s: O_DIRECT is for reading only", spec->path);
 	if (fd < 0)
 		return fault_errno(fault, -errno, "cannot open the disk image %s for %s",
 			spec->path, spec->writable ? "writing" : "reading");
@@ -209,6 +217,7 @@ int endpoint_file_open(
 	file->base.writable = spec->writable;
 	file->path = xstrdup(spec->path);
 	file->is_device = is_device;
+	file->direct = direct;
 	file->fd = TAKE_FD(fd);
 	*ret_endpoint = &file->base;
 	return 0;

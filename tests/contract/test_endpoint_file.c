@@ -82,12 +82,175 @@ static void a_file_that_shrank_is_no_hole(void **state)
 	assert_non_null(strstr(endpoint_error(endpoint), path));
 }
 
+/* --- O_DIRECT --------------------------------------------------------------------------------- */
+
+static enum { REFUSE_NOTHING, REFUSE_OPEN, REFUSE_READ } refuse;
+static unsigned n_direct_reads;
+
+int __real_open64(const char *file, int flags, ...);
+int __wrap_open64(const char *file, int flags, mode_t mode);
+ssize_t __real_pread64(int fd, void *data, size_t length, off_t offset);
+ssize_t __wrap_pread64(int fd, void *data, size_t length, off_t offset);
+
+int __wrap_open64(const char *file, int flags, mode_t mode)
+{
+	if (flags & O_DIRECT && refuse == REFUSE_OPEN) {
+		errno = EINVAL;
+		return -1;
+	}
+	return __real_open64(file, flags, mode);
+}
+
+ssize_t __wrap_pread64(int fd, void *data, size_t length, off_t offset)
+{
+	bool direct = fcntl(fd, F_GETFL) & O_DIRECT;
+
+	/* The test folder's file system may be less strict than others are. */
+	if (direct && (refuse == REFUSE_READ ||
+			      ((uintptr_t)data | length | (size_t)offset) % 4096 != 0)) {
+		errno = EINVAL;
+		return -1;
+	}
+	n_direct_reads += direct;
+	return __real_pread64(fd, data, length, offset);
+}
+
+static struct endpoint *open_direct(uint64_t size_bytes)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	struct endpoint_spec spec = {
+		.kind = ENDPOINT_FILE, .path = path, .size_bytes = size_bytes, .direct = true};
+	struct endpoint *endpoint = NULL;
+
+	check_ok(&fault, endpoint_open(&spec, NULL, &endpoint, &fault));
+	return endpoint;
+}
+
+/* Reads at all kinds of places, the end among them, into memory that is aligned and that is not.
+ * The file is made of that many bytes. */
+static void read_everywhere(struct endpoint *endpoint, const unsigned char *expected)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	uint64_t size = endpoint_size(endpoint);
+	const struct extent places[] = {{0, 512}, {512, 4096}, {4096, 4096}, {8192, 65536},
+		{0, ENDPOINT_MAX_BYTES}, {3 * 512, ENDPOINT_MAX_BYTES}, {size - 512, 512},
+		{size / 4096 * 4096, size % 4096}, {size - 512 * 9, 512 * 9},
+		{size - MIN(size, ENDPOINT_MAX_BYTES), MIN(size, ENDPOINT_MAX_BYTES)}};
+	unsigned char *data = aligned_alloc(4096, ENDPOINT_MAX_BYTES + 4096);
+
+	for (size_t i = 0; i < ARRAY_SIZE(places) * 2; i++) {
+		struct extent place = places[i / 2];
+		unsigned char *to = data + i % 2 * 512;
+		if (!place.length || place.offset > size || place.length > size - place.offset)
+			continue;
+		memset(to, 0xee, (size_t)place.length);
+		check_ok(&fault, endpoint_read(endpoint, place, to, NULL, &fault));
+		assert_memory_equal(to, expected + place.offset, place.length);
+	}
+	free(data);
+}
+
+static void make_file(unsigned char *data, size_t size)
+{
+	int fd CLEANUP_CLOSE = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+
+	contract_fill(data, size, 5);
+	assert_int_equal(write(fd, data, size), size);
+}
+
+static void odd_sizes_are_read_directly(void **state)
+{
+	static const size_t sizes[] = {512, 4096, 4096 + 512, (1 << 20) + 3 * 512, 3 << 20};
+	unsigned char *data CLEANUP_FREE = malloc(4 << 20);
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		make_file(data, sizes[i]);
+		struct endpoint *endpoint CLEANUP_ENDPOINT = open_direct(sizes[i]);
+		n_direct_reads = 0;
+		read_everywhere(endpoint, data);
+		assert_true(n_direct_reads > 0);
+	}
+}
+
+static void holes_are_found_with_direct_reads(void **state)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	unsigned char *data CLEANUP_FREE = malloc(4096), *read = aligned_alloc(4096, 8192);
+	struct extent run, place = {4 << 20, 8192};
+	uint64_t first = 0;
+
+	(void)state;
+	int fd CLEANUP_CLOSE = open(path, O_WRONLY | O_CLOEXEC);
+	contract_fill(data, 4096, 6);
+	/* In the page cache only: no block is allocated yet. */
+	assert_int_equal(pwrite(fd, data, 4096, 4 << 20), 4096);
+	struct endpoint *endpoint CLEANUP_ENDPOINT = open_direct(CONTRACT_BYTES);
+	check_ok(&fault, endpoint_next_data(endpoint, 0, &run, &fault));
+	assert_int_equal(run.offset, 4 << 20);
+	check_ok(&fault, endpoint_first_data(endpoint, place, &first, &fault));
+	assert_int_equal(first, 4 << 20);
+	check_ok(&fault, endpoint_read(endpoint, place, read, NULL, &fault));
+	assert_memory_equal(read, data, 4096);
+	free(read);
+}
+
+static void a_refused_direct_read_goes_through_the_page_cache(void **state)
+{
+	unsigned char *data CLEANUP_FREE = malloc(4 << 20);
+
+	(void)state;
+	make_file(data, (1 << 20) + 512);
+	for (refuse = REFUSE_OPEN; refuse <= REFUSE_READ; refuse++) {
+		struct endpoint *endpoint CLEANUP_ENDPOINT = open_direct((1 << 20) + 512);
+		n_direct_reads = 0;
+		read_everywhere(endpoint, data);
+		assert_int_equal(n_direct_reads, 0);
+	}
+	refuse = REFUSE_NOTHING;
+}
+
+static void a_file_that_shrank_ends_a_direct_read(void **state)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	struct endpoint *endpoint CLEANUP_ENDPOINT = open_direct(CONTRACT_BYTES);
+	unsigned char *data = aligned_alloc(4096, 65536);
+
+	(void)state;
+	assert_int_equal(truncate(path, (1 << 20) + 512), 0);
+	for (uint64_t at = (1 << 20) - 4096; at <= (2 << 20); at += 4096) {
+		struct extent place = {at, 65536};
+		assert_int_equal(endpoint_read(endpoint, place, data, NULL, &fault), -EIO);
+		fault_clear(&fault);
+	}
+	free(data);
+}
+
+static void direct_writing_is_refused(void **state)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	struct endpoint_spec spec = {
+		.kind = ENDPOINT_FILE, .path = path, .direct = true, .writable = true};
+	struct endpoint *endpoint = NULL;
+
+	(void)state;
+	assert_int_equal(endpoint_open(&spec, NULL, &endpoint, &fault), -EINVAL);
+	assert_non_null(strstr(fault.params[0], path));
+}
+
+#define FILE_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		CONTRACT_TESTS,
-		cmocka_unit_test_setup_teardown(what_is_no_image_is_refused, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_file_that_shrank_is_no_hole, setup, teardown),
+		FILE_TEST(what_is_no_image_is_refused),
+		FILE_TEST(a_file_that_shrank_is_no_hole),
+		FILE_TEST(odd_sizes_are_read_directly),
+		FILE_TEST(holes_are_found_with_direct_reads),
+		FILE_TEST(a_refused_direct_read_goes_through_the_page_cache),
+		FILE_TEST(a_file_that_shrank_ends_a_direct_read),
+		FILE_TEST(direct_writing_is_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
