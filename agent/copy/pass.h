@@ -5,7 +5,7 @@
  *
  * A round takes the log in batches: read, hash, send, flush, have the batch compared at the
  * receiver, and only then remove it from the log. Holes and zeros of the source become zeros there
- * without data (WRITE SAME with UNMAP), so a guest's discards are the receiver's too. What differs
+ * without data (UNMAP), so a guest's discards are the receiver's too. What differs
  * is sent again twice, then it is an error. Within a round, what the guest writes again and again
  * goes last (heat.h), so that the rest is settled if the round is cut short; what a round copies is
  * not less for it. The digests of the bulk copy (digest.h) are neither used nor kept up to date:
