@@ -30,8 +30,10 @@ static int compare(void *arg, unsigned disk, const struct extent *extents, size_
 	f->n_compares++;
 	f->n_compared += n;
 	f->last_offset = extents[n - 1].offset;
-	if (f->kill_after && f->n_compares == f->kill_after)
-		lun_kill(&f->copy->lun);
+	if (f->compare_error)
+		return fault_text(fault, f->compare_error, "the receiver cannot be asked");
+	if (f->before_compare)
+		f->before_compare(f);
 	int r = digest_file_extents(
 		f->copy->lun.path, f->copy->lun.size_bytes, extents, n, NULL, own, fault);
 	for (size_t i = 0; r == 0 && i < n; i++) {

@@ -7,15 +7,15 @@
 #include "agent/copy/pass.h"
 #include "tests/lib/copy_fixture.h"
 
-#include <stdatomic.h>
-
 struct pass_fixture {
 	struct copy_fixture *copy;
 	struct pass_params params;
 	/* The receiver. What it does is set between rounds only. */
 	uint64_t lie_from, lie_to; /* extents that begin here are said to differ ... */
 	int n_lies;                /* ... so many times; -1: always */
-	size_t kill_after;         /* the target is killed in that comparison; 0: never */
+	int compare_error;         /* what comparing fails with; 0: it does not */
+	/* Called by each comparison, in the pass's thread; NULL: not. */
+	void (*before_compare)(struct pass_fixture *f);
 	size_t n_compares, n_compared;
 	uint64_t last_offset; /* of the extent that was compared last */
 };
