@@ -136,11 +136,17 @@ static void export(const struct lun *lun, const char *serial, bool thin)
 
 void lun_start(struct lun *lun, uint64_t size_bytes, const char *serial, bool thin)
 {
-	char template[] = "/dev/shm/ferry-lun-XXXXXX";
+	lun_start_in(lun, "/dev/shm", size_bytes, serial, thin);
+}
+
+void lun_start_in(
+	struct lun *lun, const char *folder, uint64_t size_bytes, const char *serial, bool thin)
+{
+	char *template CLEANUP_FREE = xasprintf("%s/ferry-lun-XXXXXX", folder);
 
 	if (!mkdtemp(template))
 		give_up("mkdtemp: %s", strerror(errno));
-	*lun = (struct lun){.dir = xstrdup(template), .size_bytes = size_bytes};
+	*lun = (struct lun){.dir = TAKE_PTR(template), .size_bytes = size_bytes};
 	lun->path = xasprintf("%s/disk.img", lun->dir);
 	int fd CLEANUP_CLOSE = open(lun->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0 || ftruncate(fd, (off_t)size_bytes) < 0)

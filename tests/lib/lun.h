@@ -29,6 +29,9 @@ bool lun_is_available(void);
 /* Starts tgtd and exports a sparse file of size_bytes; thin: UNMAP works. Who does not answer its
  * pings is dropped after 3 s. Ends the test process with a message when it cannot. */
 void lun_start(struct lun *lun, uint64_t size_bytes, const char *serial, bool thin);
+/* The same with the image in that folder; lun_start takes a tmpfs. */
+void lun_start_in(
+	struct lun *lun, const char *folder, uint64_t size_bytes, const char *serial, bool thin);
 /* Another tgtd on the same port, after the first was killed; the image stays. */
 void lun_restart(struct lun *lun, const char *serial, bool thin);
 /* From now on logins are told to go to that address instead. */
