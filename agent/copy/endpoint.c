@@ -41,7 +41,8 @@ const char *endpoint_op_name(enum endpoint_op op)
 static const size_t spec_strings[] = {offsetof(struct endpoint_spec, path),
 	offsetof(struct endpoint_spec, address), offsetof(struct endpoint_spec, iqn),
 	offsetof(struct endpoint_spec, initiator), offsetof(struct endpoint_spec, user),
-	offsetof(struct endpoint_spec, secret), offsetof(struct endpoint_spec, serial)};
+	offsetof(struct endpoint_spec, secret), offsetof(struct endpoint_spec, serial),
+	offsetof(struct endpoint_spec, socket_path), offsetof(struct endpoint_spec, export_name)};
 
 static char **spec_string(struct endpoint_spec *spec, size_t i)
 {
@@ -122,7 +123,7 @@ int endpoint_first_data(
 	int r;
 
 	if (endpoint->ops->first_data && extent.offset < endpoint->size_bytes)
-		r = endpoint->ops->first_data(endpoint, extent.offset, &run.offset, fault);
+		r = endpoint->ops->first_data(endpoint, extent, &run.offset, fault);
 	else
 		r = endpoint_next_data(endpoint, extent.offset, &run, fault);
 	if (r == 0)

@@ -60,9 +60,10 @@ static int fail_map(struct endpoint_file *file, uint64_t offset, struct fault *f
 }
 
 static int file_first_data(
-	struct endpoint *endpoint, uint64_t offset, uint64_t *ret_offset, struct fault *fault)
+	struct endpoint *endpoint, struct extent extent, uint64_t *ret_offset, struct fault *fault)
 {
 	struct endpoint_file *file = (struct endpoint_file *)endpoint;
+	uint64_t offset = extent.offset;
 	off_t start = lseek(file->fd, (off_t)offset, SEEK_DATA);
 
 	if (start < 0 && errno == EINVAL) /* A file system or device that cannot tell. */
@@ -80,7 +81,8 @@ static int file_next_data(
 {
 	struct endpoint_file *file = (struct endpoint_file *)endpoint;
 	uint64_t size = endpoint->size_bytes, start;
-	int r = file_first_data(endpoint, offset, &start, fault);
+	struct extent rest = {offset, size - offset};
+	int r = file_first_data(endpoint, rest, &start, fault);
 
 	if (r < 0)
 		return r;

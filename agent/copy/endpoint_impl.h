@@ -15,8 +15,9 @@ struct endpoint_ops {
 	/* NULL: all is data. offset is below the size. */
 	int (*next_data)(struct endpoint *endpoint, uint64_t offset, struct extent *ret_extent,
 		struct fault *fault);
-	/* The start of the next run of data; the size: none. NULL: found by next_data. */
-	int (*first_data)(struct endpoint *endpoint, uint64_t offset, uint64_t *ret_offset,
+	/* The start of the next run of data, which may lie beyond the extent: then it is a hole.
+	 * NULL: found by next_data. */
+	int (*first_data)(struct endpoint *endpoint, struct extent extent, uint64_t *ret_offset,
 		struct fault *fault);
 	int (*submit)(struct endpoint *endpoint, struct endpoint_request *request);
 	/* NULL: submit ends every request itself. */

@@ -341,6 +341,27 @@ static int nbd_next_data(
 	return 0;
 }
 
+/* Asks about the extent only: next_data goes on until it finds something. */
+static int nbd_first_data(
+	struct endpoint *endpoint, struct extent extent, uint64_t *ret_offset, struct fault *fault)
+{
+	struct endpoint_nbd *nbd = (struct endpoint_nbd *)endpoint;
+	uint64_t end = MIN(extent.offset + extent.length, endpoint->size_bytes);
+	uint64_t at = extent.offset;
+
+	while (nbd->session.has_map && at < end) {
+		struct question question;
+		int r = ask_map(nbd, at, MIN(end - at, MAP_MOST), &question, fault);
+		if (r < 0)
+			return r;
+		at = question.found.length ? question.found.offset : question.end;
+		if (question.found.length)
+			break;
+	}
+	*ret_offset = MAX(at / endpoint->block_bytes * endpoint->block_bytes, extent.offset);
+	return 0;
+}
+
 /* --- Life ---------------------------------------------------------------------------------------
  */
 
@@ -365,6 +386,7 @@ static void nbd_ep_close(struct endpoint *endpoint)
 static const struct endpoint_ops nbd_ops = {
 	.close = nbd_ep_close,
 	.next_data = nbd_next_data,
+	.first_data = nbd_first_data,
 	.submit = nbd_ep_submit,
 	.service = nbd_ep_service,
 	.abort = nbd_ep_abort,

@@ -15,6 +15,8 @@
 #define PIECE_RUNS (PASS_PIECE / ZERO_BLOCK)
 #define ALIGNMENT  4096
 #define NEW        SIZE_MAX
+/* To ask for the holes of less costs more than to read their zeros. */
+#define MAP_BYTES ((size_t)64 << 10)
 
 _Static_assert(PASS_PIECE <= PASS_MAX_EXTENT, "a piece is compared as a whole");
 
@@ -217,10 +219,12 @@ bool pass_batch_has_room(const struct pass_batch *batch)
 int pass_batch_add(struct pass_batch *batch, struct extent piece, struct fault *fault)
 {
 	struct fault cause CLEANUP_FAULT = FAULT_INIT;
-	uint64_t start = 0;
+	uint64_t start = piece.offset;
 
 	batch->fault = fault;
-	int r = endpoint_first_data(batch->source, piece, &start, &cause);
+	int r = 0;
+	if (piece.length >= MAP_BYTES)
+		r = endpoint_first_data(batch->source, piece, &start, &cause);
 	if (r < 0)
 		return fail_source(batch, r, cause.n_params ? cause.params[0] : "");
 	struct extent hole = {piece.offset, start - piece.offset};
