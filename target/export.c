@@ -21,9 +21,11 @@
 #define WITHDRAW_USEC (8 * USEC_PER_SEC) /* with the kill, 10 s */
 #define KILL_USEC     (2 * USEC_PER_SEC)
 #define DRAIN_USEC    (2 * USEC_PER_SEC)
-/* tgtd tells nobody when a session or a write ends. */
-#define RETRY_USEC      (5 * USEC_PER_MSEC)
-#define MAX_CONNECTIONS 256
+/* tgtd tells nobody when a session or a write ends, as a rule within the first of these. A guest
+ * may be paused meanwhile. */
+#define FIRST_RETRY_USEC (200)
+#define RETRY_USEC       (5 * USEC_PER_MSEC)
+#define MAX_CONNECTIONS  256
 
 /* One order to tgtd on one target; all that follow stop at its first failure. */
 struct talk {
@@ -273,6 +275,7 @@ static int ask_target(
 static int await_writes(const struct talk *talk)
 {
 	uint64_t deadline = MIN(talk->deadline_usec, clock_deadline(DRAIN_USEC));
+	uint64_t pause = FIRST_RETRY_USEC;
 
 	while (clock_now_usec() < deadline) {
 		struct buf text CLEANUP_BUF = BUF_INIT;
@@ -282,7 +285,8 @@ static int await_writes(const struct talk *talk)
 			r = tgt_parse_writes_done(text.data ? text.data : "", &done);
 		if (r != 0 || done)
 			return r;
-		cancel_sleep(NULL, RETRY_USEC);
+		cancel_sleep(NULL, pause);
+		pause = MIN(2 * pause, RETRY_USEC);
 	}
 	return 0;
 }
@@ -316,6 +320,8 @@ static int kick(const struct talk *talk)
  * target while a session is there or a command under way, so its success is the proof. */
 static int kick_and_delete(const struct talk *talk)
 {
+	uint64_t pause = FIRST_RETRY_USEC;
+
 	while (clock_now_usec() < talk->deadline_usec) {
 		int n = kick(talk);
 		if (n < 0)
@@ -327,7 +333,8 @@ static int kick_and_delete(const struct talk *talk)
 			if (r != TGT_ERROR_TARGET_ACTIVE && r != TGT_ERROR_LUN_ACTIVE)
 				return -EREMOTEIO;
 		}
-		cancel_sleep(NULL, RETRY_USEC);
+		cancel_sleep(NULL, pause);
+		pause = MIN(2 * pause, RETRY_USEC);
 	}
 	return -ETIMEDOUT;
 }
