@@ -20,6 +20,7 @@ struct reading {
 	const char *vm;
 	const struct value *record;
 	struct guest_spec *spec;
+	bool without_files;
 };
 
 /* Sorted by place: the same VM has its devices in the same order wherever it runs. */
@@ -148,6 +149,14 @@ static int add_drive(struct reading *reading, const char *vdi, struct fault *fau
 	return 0;
 }
 
+static int find_file(struct reading *reading, const char *vdi, char **ret_path, struct fault *fault)
+{
+	if (!reading->without_files)
+		return vdi_path(reading->storage, vdi, ret_path, fault);
+	*ret_path = xstrdup("");
+	return 0;
+}
+
 static int add_disk(
 	struct reading *reading, const struct value *vbd, const char *vdi, struct fault *fault)
 {
@@ -159,7 +168,7 @@ static int add_disk(
 		reading->storage->pool, "VDI", vdi, "read_only", &is_vdi_read_only, fault);
 
 	if (r == 0)
-		r = vdi_path(reading->storage, vdi, &path, fault);
+		r = find_file(reading, vdi, &path, fault);
 	if (r < 0)
 		return r;
 	spec->disks = xrealloc(spec->disks, spec->n_disks + 1, sizeof(*spec->disks));
@@ -255,22 +264,37 @@ static void set_boot_order(struct reading *reading)
 	}
 }
 
-int guest_record_read(const struct storage *storage, const char *vm, struct guest_spec *ret_spec,
-	struct fault *fault)
+static int read_all(struct reading *reading, struct fault *fault)
 {
 	struct value *record CLEANUP_VALUE = NULL;
-	struct reading reading = {.storage = storage, .vm = vm, .spec = ret_spec};
-	int r = object_get_record(storage->pool, "VM", vm, &record, fault);
+	int r = object_get_record(reading->storage->pool, "VM", reading->vm, &record, fault);
 
 	if (r < 0)
 		return r;
-	reading.record = record;
-	r = read_machine(&reading, fault);
+	reading->record = record;
+	r = read_machine(reading, fault);
 	if (r == 0)
-		r = read_block_devices(&reading, fault);
+		r = read_block_devices(reading, fault);
 	if (r == 0)
-		r = read_nics(&reading, fault);
+		r = read_nics(reading, fault);
 	if (r == 0)
-		set_boot_order(&reading);
-	return r < 0 ? r : guest_spec_check(ret_spec, fault);
+		set_boot_order(reading);
+	return r < 0 ? r : guest_spec_check(reading->spec, fault);
+}
+
+int guest_record_read(const struct storage *storage, const char *vm, struct guest_spec *ret_spec,
+	struct fault *fault)
+{
+	struct reading reading = {.storage = storage, .vm = vm, .spec = ret_spec};
+
+	return read_all(&reading, fault);
+}
+
+int guest_record_check(const struct storage *storage, const char *vm, struct guest_spec *ret_spec,
+	struct fault *fault)
+{
+	struct reading reading = {
+		.storage = storage, .vm = vm, .spec = ret_spec, .without_files = true};
+
+	return read_all(&reading, fault);
 }

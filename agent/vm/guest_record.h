@@ -15,4 +15,8 @@
 int guest_record_read(const struct storage *storage, const char *vm, struct guest_spec *ret_spec,
 	struct fault *fault);
 
+/* The same without a look at the disks' files, which need not be there yet. */
+int guest_record_check(const struct storage *storage, const char *vm, struct guest_spec *ret_spec,
+	struct fault *fault);
+
 #endif

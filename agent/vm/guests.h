@@ -80,6 +80,14 @@ int guests_start_incoming(struct guests *guests, const char *migration, struct g
 /* The one that waits, or has the memory and is paused; also one that an earlier agent started. NULL
  * when there is none or its QEMU has ended. To be released. */
 struct resident *guests_find_incoming(struct guests *guests, const char *migration);
+/* Whether there is one, dead or alive. */
+bool guests_has_incoming(struct guests *guests, const char *migration);
+/* Whether it has the whole memory. */
+bool resident_has_memory(struct resident *resident);
+/* Waits for that, and checks that it is paused: 0, -ETIMEDOUT, -ECANCELED, -ESRCH: its QEMU has
+ * ended; with a fault. */
+int resident_await_memory(struct resident *resident, uint64_t deadline_usec,
+	const struct cancel *cancel, struct fault *fault);
 /* Kills it and removes what is left of it: its QEMU is dead when it returns 0. Fine when there is
  * none. */
 int guests_end_incoming(struct guests *guests, const char *migration, struct fault *fault);

@@ -17,7 +17,8 @@ struct resident {
 	struct guests *guests;
 	char *run_dir;
 	uint64_t memory_bytes;
-	struct cancel *ended; /* requested when its VM is Halted */
+	struct cancel *ended;  /* requested when its VM is Halted */
+	struct cancel *waited; /* requested when it has the memory, or its process has ended */
 	/* guests->lock protects the rest. */
 	char *vm;        /* ref; NULL while it waits for the memory of one that moves here */
 	char *migration; /* that brings it, until it is one like any other */
@@ -26,6 +27,7 @@ struct resident {
 	struct guest *guest; /* set once */
 	bool is_starting;    /* belongs to the thread that starts it */
 	bool has_ended;      /* the process */
+	bool has_memory;     /* of one that is incoming: all of it */
 	bool has_news;       /* is_paused is to be stored */
 	bool is_paused;
 	bool is_shutting_down;

@@ -7,6 +7,8 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <string.h>
 
 #define END_USEC (20 * USEC_PER_SEC)
 
@@ -149,6 +151,52 @@ struct resident *guests_find_incoming(struct guests *guests, const char *migrati
 	struct resident *resident = resident_find_incoming(guests, migration);
 
 	return resident && guest_is_alive(resident->guest) ? resident : resident_unref(resident);
+}
+
+bool guests_has_incoming(struct guests *guests, const char *migration)
+{
+	struct resident *resident CLEANUP_RESIDENT = resident_find_incoming(guests, migration);
+
+	return resident;
+}
+
+bool resident_has_memory(struct resident *resident)
+{
+	SCOPE_LOCK(&resident->guests->lock);
+	return resident->has_memory;
+}
+
+static int check_paused(struct resident *resident, struct fault *fault)
+{
+	struct value *answer CLEANUP_VALUE = NULL;
+	int r = guest_command(resident->guest, "query-status", NULL, NULL, &answer, fault);
+
+	if (r < 0)
+		return r;
+	const char *status = value_find_string(answer, "status", "");
+	return strcmp(status, "paused") == 0
+		       ? 0
+		       : fault_text(fault, -EINVAL,
+				 "QEMU at the destination has the memory, but is \"%s\" and not "
+				 "paused",
+				 status);
+}
+
+int resident_await_memory(struct resident *resident, uint64_t deadline_usec,
+	const struct cancel *cancel, struct fault *fault)
+{
+	struct pollfd fd = {.fd = cancel_fd(resident->waited), .events = POLLIN};
+	int r = cancel_poll(cancel, &fd, 1, deadline_usec);
+
+	if (r < 0)
+		return fault_errno(fault, r, "waiting for the memory at the destination");
+	if (!guest_is_alive(resident->guest))
+		return fault_text(fault, -ESRCH,
+			"QEMU at the destination has ended before the guest could run there");
+	if (!resident_has_memory(resident))
+		return fault_text(fault, -ETIMEDOUT,
+			"QEMU at the destination does not have the whole memory of the guest");
+	return check_paused(resident, fault);
 }
 
 /* --- The destination, after the commit ----------------------------------------------------------

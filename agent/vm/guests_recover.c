@@ -32,6 +32,7 @@ static struct resident *new_resident(struct guests *guests, const struct resourc
 		.run_dir = xstrdup(row->name),
 		.memory_bytes = memory > 0 ? (uint64_t)memory : 0,
 		.ended = cancel_new(),
+		.waited = cancel_new(),
 		.n_refs = 1,
 	};
 	return resident;
@@ -63,6 +64,19 @@ static int take_in(struct resident *resident, struct fault *fault)
 	return r;
 }
 
+/* The event that said so is past. */
+static void look_for_memory(struct resident *resident)
+{
+	struct value *answer CLEANUP_VALUE = NULL;
+
+	if (guest_command(resident->guest, "query-migrate", NULL, NULL, &answer, NULL) < 0 ||
+		strcmp(value_find_string(answer, "status", ""), "completed") != 0)
+		return;
+	SCOPE_LOCK(&resident->guests->lock);
+	resident->has_memory = true;
+	cancel_request(resident->waited, "it has the memory");
+}
+
 /* One whose VM was given to this host runs, now; of the others their migrations decide. */
 static int take_in_incoming(struct resident *resident, struct fault *fault)
 {
@@ -71,6 +85,7 @@ static int take_in_incoming(struct resident *resident, struct fault *fault)
 	char *vm CLEANUP_FREE = NULL;
 	bool is_committed = false;
 
+	look_for_memory(resident);
 	add_to_list(resident);
 	int r = commit_find(guests->pool, resident->migration, &is_committed, &vm, NULL, fault);
 	if (r <= 0 || !is_committed || !object_exists(guests->pool, "VM", vm))

@@ -73,6 +73,7 @@ int resident_add(struct guests *guests, const char *vm, const char *migration,
 		.run_dir = xstrdup(spec->run_dir),
 		.memory_bytes = spec->memory_bytes,
 		.ended = cancel_new(),
+		.waited = cancel_new(),
 		.next = guests->first,
 		.n_refs = 2,
 		.is_starting = true,
@@ -122,6 +123,7 @@ struct resident *resident_unref(struct resident *resident)
 	if (!is_last)
 		return NULL;
 	guest_free(resident->guest);
+	cancel_free(resident->waited);
 	cancel_free(resident->ended);
 	free(resident->run_dir);
 	free(resident->migration);
@@ -211,6 +213,7 @@ static void guest_has_ended(void *arg, const char *reason)
 	SCOPE_LOCK(&resident->guests->lock);
 
 	(void)reason; /* the guest's own log line has it */
+	cancel_request(resident->waited, "its process has ended");
 	resident->has_ended = true;
 	pthread_cond_signal(&resident->guests->change);
 }
@@ -222,7 +225,11 @@ static void guest_event(void *arg, const char *name, const struct value *data)
 	bool stops = strcmp(name, "STOP") == 0;
 	SCOPE_LOCK(&resident->guests->lock);
 
-	(void)data;
+	if (strcmp(name, "MIGRATION") == 0 &&
+		strcmp(value_find_string(data, "status", ""), "completed") == 0) {
+		resident->has_memory = true;
+		cancel_request(resident->waited, "it has the memory");
+	}
 	/* The STOP that belongs to an end is no pause. */
 	if (strcmp(name, "SHUTDOWN") == 0)
 		resident->is_shutting_down = true;
