@@ -18,7 +18,7 @@ struct peer_call {
 	peer_fn fn;
 	char *session;
 	char *migration;
-	struct value *argument; /* the manifest, the reason */
+	struct value *argument; /* the manifest, the reason, the extents */
 	int64_t disk;
 	int64_t span;
 };
@@ -106,8 +106,8 @@ static int peer_renew(struct call *call, struct value *const *args, struct value
 
 static int run_seal(struct peer_call *peer, struct value **ret_result, struct fault *fault)
 {
-	return supervisor_peer_seal(
-		peer->api->supervisor, peer->session, peer->migration, ret_result, fault);
+	return supervisor_peer_seal(peer->api->supervisor, peer->session, peer->migration,
+		peer->argument, ret_result, fault);
 }
 
 static int peer_seal(struct call *call, struct value *const *args, struct value **ret_result,
@@ -116,6 +116,7 @@ static int peer_seal(struct call *call, struct value *const *args, struct value 
 	struct peer_call *peer = peer_call_new(call, args, run_seal);
 
 	(void)ret_result;
+	peer->argument = value_copy(args[1]);
 	return peer_start(peer, fault);
 }
 
@@ -148,6 +149,39 @@ static int peer_digest(struct call *call, struct value *const *args, struct valu
 	(void)ret_result;
 	peer->disk = args[1]->integer;
 	peer->span = args[2]->integer;
+	return peer_start(peer, fault);
+}
+
+static int run_digest_extents(
+	struct peer_call *peer, struct value **ret_result, struct fault *fault)
+{
+	return supervisor_peer_digest_extents(peer->api->supervisor, peer->session, peer->migration,
+		peer->disk, value_string(peer->argument, ""), ret_result, fault);
+}
+
+static int peer_digest_extents(struct call *call, struct value *const *args,
+	struct value **ret_result, struct fault *fault)
+{
+	struct peer_call *peer = peer_call_new(call, args, run_digest_extents);
+
+	(void)ret_result;
+	peer->disk = args[1]->integer;
+	peer->argument = value_copy(args[2]);
+	return peer_start(peer, fault);
+}
+
+static int run_incoming(struct peer_call *peer, struct value **ret_result, struct fault *fault)
+{
+	return supervisor_peer_incoming(
+		peer->api->supervisor, peer->session, peer->migration, ret_result, fault);
+}
+
+static int peer_incoming(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	struct peer_call *peer = peer_call_new(call, args, run_incoming);
+
+	(void)ret_result;
 	return peer_start(peer, fault);
 }
 
@@ -200,6 +234,11 @@ static const struct param digest_params[] = {
 	{"disk", PARAM_INT, NULL},
 	{"span", PARAM_INT, NULL},
 };
+static const struct param digest_extents_params[] = {
+	{"migration", PARAM_STRING, "uuid"},
+	{"disk", PARAM_INT, NULL},
+	{"extents", PARAM_STRING, NULL},
+};
 static const struct param abort_params[] = {
 	{"migration", PARAM_STRING, "uuid"},
 	{"reason", PARAM_STRING, NULL},
@@ -233,10 +272,26 @@ static const struct method rows[] = {
 		.doc = "Digests of one span of a disk, as it is here.",
 	},
 	{
+		.name = "Peer.digest_extents",
+		.handle = peer_digest_extents,
+		.flags = PEER_FLAGS,
+		PARAMS(digest_extents_params),
+		.result = "struct",
+		.doc = "Digests of extents of a disk, \"offset length offset length ...\".",
+	},
+	{
+		.name = "Peer.incoming",
+		.handle = peer_incoming,
+		.flags = PEER_FLAGS,
+		PARAMS(m_params),
+		.result = "struct",
+		.doc = "Starts the QEMU that takes the guest's memory; the answer says where to.",
+	},
+	{
 		.name = "Peer.seal",
 		.handle = peer_seal,
 		.flags = PEER_FLAGS,
-		PARAMS(m_params),
+		PARAMS(prepare_params),
 		.result = "struct",
 		.doc = "Withdraws the exports and flushes the disks: nothing can write any more.",
 	},

@@ -37,10 +37,10 @@ static void abort_receiver(
 		supervisor_session_unbind(supervisor, session, m->uuid);
 }
 
-static void withdraw(struct migration *m)
+static void suspend(struct migration *m)
 {
 	log_warn("MIG-LEASE-LOST", "migration=%s disks are kept, exports withdrawn", m->uuid);
-	receiver_withdraw(m);
+	receiver_suspend(m);
 }
 
 static void look_after(struct supervisor *supervisor, struct migration *m)
@@ -59,8 +59,11 @@ static void look_after(struct supervisor *supervisor, struct migration *m)
 	else if ((state == STATE_ALLOCATING || state == STATE_RECEIVING) &&
 		 silent > params->abandon_usec)
 		abort_receiver(supervisor, m, EVENT_ABANDONED);
-	else if (state == STATE_RECEIVING && silent > params->lease_usec && m->exports)
-		withdraw(m);
+	else if (state == STATE_RECEIVING && silent > params->lease_usec && (m->exports || m->door))
+		suspend(m);
+	/* It serves nothing since the seal; a QEMU may be all that there is of the guest. */
+	else if (state == STATE_SEALED && silent > params->lease_usec && m->tgt)
+		receiver_withdraw(m);
 	else if (state == STATE_COMMITTED && silent > params->lease_usec)
 		receiver_finish(m, NULL);
 }

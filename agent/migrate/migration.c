@@ -68,6 +68,7 @@ struct migration *migration_unref(struct migration *m)
 		return NULL;
 	tgt_stop(m->tgt);
 	value_free(m->exports);
+	free(m->door);
 	free(m->disks);
 	rate_limit_free(m->rate);
 	cancel_free(m->ended);

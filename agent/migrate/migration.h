@@ -53,6 +53,8 @@ struct migration {
 	/* Receiver: only inside migration_enter. Sender: exports only, its own thread. */
 	struct tgt *tgt;
 	struct value *exports; /* how to log in to the disks, with secrets; never stored */
+	char *door;            /* of the guest's memory, while it is open */
+	uint64_t resumed_usec; /* when the guest was told to run here; 0: not by this agent */
 
 	/* The supervisor's. */
 	struct migration *next;

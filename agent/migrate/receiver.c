@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Up to the seal: disks, exports, digests. */
+/* Up to the seal: disks and their exports. */
 #include "agent/migrate/receiver.h"
 
-#include "agent/copy/digest.h"
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/uuid.h"
@@ -216,85 +215,4 @@ int receiver_exports(struct migration *m, struct value **ret_exports, struct fau
 	}
 	*ret_exports = value_copy(m->exports);
 	return 0;
-}
-
-static const char hex[] = "0123456789abcdef";
-
-int receiver_digest(struct migration *m, int64_t disk, int64_t span, struct value **ret_result,
-	struct fault *fault)
-{
-	struct value *disks CLEANUP_VALUE = migration_get(m, "disks");
-	unsigned char digests[DIGEST_SPAN_BYTES];
-	char text[DIGEST_SPAN_BYTES * 2 + 1];
-	bool zero = true;
-
-	if (!disks || disk < 0 || (size_t)disk >= disks->array.n_items)
-		return fault_text(
-			fault, -EINVAL, "migration %s has no disk %lld", m->uuid, (long long)disk);
-	const struct value *entry = disks->array.items[disk];
-	uint64_t size = (uint64_t)value_find_int(entry, "size", 0);
-	if (span < 0 || (uint64_t)span >= digest_n_spans(size))
-		return fault_text(fault, -EINVAL, "disk %lld has no span %lld", (long long)disk,
-			(long long)span);
-	int r = digest_file_span(value_find_string(entry, "path", ""), size, (uint64_t)span,
-		m->cancel, digests, fault);
-	if (r < 0)
-		return r;
-	for (size_t i = 0; i < sizeof(digests); i++) {
-		zero = zero && digests[i] == 0;
-		text[2 * i] = hex[digests[i] >> 4];
-		text[2 * i + 1] = hex[digests[i] & 15];
-	}
-	text[sizeof(text) - 1] = '\0';
-	*ret_result = value_new_struct();
-	value_set_string(*ret_result, "digests", zero ? "" : text);
-	return 0;
-}
-
-static int settle_disks(struct migration *m, const struct value *disks, struct fault *fault)
-{
-	for (size_t i = 0; i < disks->array.n_items; i++) {
-		const struct value *disk = disks->array.items[i];
-		int r = export_settle(value_find_string(disk, "path", ""),
-			&(struct export_identity){
-				.device = (uint64_t)value_find_int(disk, "device", 0),
-				.inode = (uint64_t)value_find_int(disk, "inode", 0),
-				.size_bytes = (uint64_t)value_find_int(disk, "size", 0),
-			},
-			fault);
-		if (r < 0) {
-			log_error("MIG-SETTLE", "migration=%s disk=%zu", m->uuid, i);
-			return r;
-		}
-	}
-	return 0;
-}
-
-static int withdraw_exports(struct migration *m, struct fault *fault)
-{
-	for (size_t i = 0; m->tgt && m->exports && i < m->exports->array.n_items; i++) {
-		const char *user = value_find_string(m->exports->array.items[i], "user", "");
-		int r = export_withdraw(m->tgt, (uint32_t)i + 1, user, fault);
-		if (r < 0)
-			return r;
-	}
-	receiver_withdraw(m);
-	return 0;
-}
-
-int receiver_seal(struct migration *m, struct fault *fault)
-{
-	struct value *disks CLEANUP_VALUE = migration_get(m, "disks");
-
-	if (migration_state(m) == STATE_SEALED)
-		return 0;
-	if (migration_state(m) != STATE_RECEIVING)
-		return receiver_refuse(m, "seal", fault);
-	int r = withdraw_exports(m, fault);
-	if (r == 0)
-		r = settle_disks(m, disks, fault);
-	if (r == 0)
-		r = migration_post(m, EVENT_SEALED, fault);
-	/* Not to be asked again: the kernel tells of a failed write only once. */
-	return r < 0 ? receiver_give_up(m, r, fault) : 0;
 }

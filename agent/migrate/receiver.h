@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the receiving states do. All are idempotent, so that a restart re-enters them; all but
- * receiver_check and receiver_digest are called inside migration_enter. They block on files, tgtd
- * and the databases.
+ * receiver_check, receiver_digest*, receiver_is_live and receiver_incoming_status are called inside
+ * migration_enter. They block on files, tgtd, QEMU and the databases.
  *
  * The receiver's document: "session" (ref that authorises the sender), "manifest" (what the sender
  * said), "disks" (array of {sr, uuid, location, path, size, fields, device, inode}), "generation"
- * of the exports, "vm" once committed. */
+ * of the exports, "vm" once committed, "resumed" (live). */
 #ifndef FERRY_AGENT_MIGRATE_RECEIVER_H
 #define FERRY_AGENT_MIGRATE_RECEIVER_H
 
@@ -31,19 +31,42 @@ int receiver_allocate(struct migration *migration, struct fault *fault);
  * new generation, of the same files: -ESTALE when one was replaced. */
 int receiver_exports(struct migration *migration, struct value **ret_exports, struct fault *fault);
 
-/* Stops tgtd, and with it the exports; the disks stay. */
+/* Stops tgtd, and with it the exports; the disks stay, and so does a QEMU. */
 void receiver_withdraw(struct migration *migration);
 
 /* Digests of one span of a disk, in hex; "" when it is all zero. */
 int receiver_digest(struct migration *migration, int64_t disk, int64_t span,
 	struct value **ret_result, struct fault *fault);
 
-/* RECEIVING -> SEALED. A failure aborts the migration, durably: after a flush that failed, one that
- * succeeds proves nothing. */
-int receiver_seal(struct migration *migration, struct fault *fault);
+/* Digests of extents of a disk, "offset length offset length ...", in hex. */
+int receiver_digest_extents(struct migration *migration, int64_t disk, const char *extents,
+	struct value **ret_result, struct fault *fault);
 
-/* SEALED -> COMMITTED; or the import is impossible: then the migration is aborted, durably, with
- * the cause in the fault. */
+/* Whether the guest moves too. */
+bool receiver_is_live(struct migration *migration);
+/* RECEIVING, live: starts the QEMU that takes the guest's memory, in place of an earlier one, and
+ * opens its door: *ret_result {port, door, secret}. */
+int receiver_incoming(struct migration *migration, struct value **ret_result, struct fault *fault);
+/* "none", "waiting", "complete" (it has the memory) or "dead". Does not block. */
+const char *receiver_incoming_status(struct migration *migration);
+/* After the agent's start: what became of the QEMU. In SEALED it may have the whole memory, and
+ * stays; before that its stream is broken, and it is ended. */
+int receiver_recover_incoming(struct migration *migration, struct fault *fault);
+/* Whether a QEMU may still be there that could run the guest. */
+bool receiver_may_run(struct migration *migration);
+/* The sender is silent: exports and QEMU go, the disks stay. */
+void receiver_suspend(struct migration *migration);
+
+/* RECEIVING -> SEALED. manifest: the VM as it is by now (vm, metrics, vbds, vifs), with the devices
+ * that it had; empty: as it was. -EINVAL with nothing changed when it is none of that. Any other
+ * failure aborts the migration, durably: after a flush that failed, one that
+ * succeeds proves nothing. */
+int receiver_seal(struct migration *migration, const struct value *manifest, struct fault *fault);
+
+/* SEALED -> COMMITTED; live: the guest runs here, or its VM is halted as its QEMU has died
+ * ("resumed" in the document). When the memory is not complete, or the import is impossible, the
+ * migration is aborted, durably, with the cause in the fault. Another failure: not yet, ask again.
+ */
 int receiver_commit(struct migration *migration, struct fault *fault);
 
 /* COMMITTED -> DONE: drops what is left of the move. -EINVAL in any other state. */

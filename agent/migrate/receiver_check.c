@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Would this host take the VM? Asked by a dry run and again before the disks are made. */
-#include "agent/migrate/metadata.h"
 #include "agent/migrate/peer.h"
 #include "agent/migrate/receiver.h"
+#include "agent/migrate/receiver_internal.h"
 #include "base/alloc.h"
 #include "base/json.h"
 #include "base/uuid.h"
@@ -98,7 +98,7 @@ static int check_host(const struct supervisor_params *params, struct fault *faul
 	return r;
 }
 
-static int check_list(const struct value *manifest, const char *name, struct fault *fault)
+int receiver_check_list(const struct value *manifest, const char *name, struct fault *fault)
 {
 	const struct value *list = value_find(manifest, name);
 
@@ -112,28 +112,53 @@ static int check_list(const struct value *manifest, const char *name, struct fau
 	return 0;
 }
 
+int receiver_check_size(const struct value *manifest, struct fault *fault)
+{
+	struct buf text CLEANUP_BUF = BUF_INIT;
+
+	json_encode(manifest, &text);
+	return text.length <= MAX_MANIFEST_BYTES
+		       ? 0
+		       : fault_text(fault, -EINVAL, "manifest: %zu bytes are too many; at most %u",
+				 text.length, MAX_MANIFEST_BYTES);
+}
+
+/* A halted VM travels as metadata and disks alone, one that runs with its memory. */
+static int check_power(const struct value *manifest, struct fault *fault)
+{
+	const struct value *live = value_find(manifest, "live");
+	const char *power = value_find_string(value_find(manifest, "vm"), "power_state", "Halted");
+	bool is_live = live && live->type == VALUE_BOOL && live->boolean;
+	const char *wanted = is_live ? "Running" : "Halted";
+
+	if (live && live->type != VALUE_BOOL)
+		return fault_text(fault, -EINVAL, "manifest: live must be a boolean");
+	if (is_live && value_find_bool(manifest, "copy", false))
+		return fault_text(fault, -EINVAL,
+			"manifest: live and copy: a VM that runs cannot be copied, only moved");
+	return strcmp(power, wanted) == 0
+		       ? 0
+		       : fault_text(fault, -EINVAL,
+				 "manifest: a VM that is %s, not %s, with live %s", power, wanted,
+				 is_live ? "true" : "false");
+}
+
 static int check_form(const struct value *manifest, struct fault *fault)
 {
 	static const char *const lists[] = {"disks", "vbds", "vifs"};
 	const struct value *vm = value_find(manifest, "vm");
-	struct buf text CLEANUP_BUF = BUF_INIT;
 	int r = 0;
 
 	if (!vm || vm->type != VALUE_STRUCT)
 		return fault_text(fault, -EINVAL, "manifest: vm must be a struct");
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(lists); i++)
-		r = check_list(manifest, lists[i], fault);
+		r = receiver_check_list(manifest, lists[i], fault);
 	if (r < 0)
 		return r;
-	json_encode(manifest, &text);
-	if (text.length > MAX_MANIFEST_BYTES)
-		return fault_text(fault, -EINVAL, "manifest: %zu bytes are too many; at most %u",
-			text.length, MAX_MANIFEST_BYTES);
-	/* Only a halted VM travels as metadata and disks alone. */
-	const char *power = value_find_string(vm, "power_state", "Halted");
-	return strcmp(power, "Halted") == 0
-		       ? 0
-		       : fault_text(fault, -EINVAL, "manifest: a VM that is %s, not Halted", power);
+	r = receiver_check_size(manifest, fault);
+	if (r < 0)
+		return r;
+	return check_power(manifest, fault);
 }
 
 static int check_disks(const struct value *disks, struct fault *fault)
@@ -189,39 +214,18 @@ struct value *receiver_plan_disks(
 	return disks;
 }
 
-struct trial {
-	const struct value *manifest;
-	const struct value *disks;
-	bool possible;
-};
-
-/* Undone, whatever comes out. */
-static int try_import(struct pool_db *pool, void *arg, struct fault *fault)
-{
-	struct trial *trial = arg;
-	char *vm CLEANUP_FREE = NULL;
-
-	int r = metadata_import(pool, trial->manifest, trial->disks,
-		value_find_bool(trial->manifest, "copy", false), &vm, fault);
-	trial->possible = r == 0;
-	return r < 0 ? r : -ECANCELED;
-}
-
-/* What the commit will do must not fail after the disks were copied. */
+/* What the commit will do must not fail after the disks were copied, and a guest that runs must
+ * find its place. */
 static int check_import(
 	const struct supervisor_params *params, const struct value *manifest, struct fault *fault)
 {
 	struct value *disks CLEANUP_VALUE = receiver_plan_disks(params, manifest);
-	struct trial trial = {.manifest = manifest, .disks = disks};
-	struct fault cause CLEANUP_FAULT = FAULT_INIT;
+	struct guest_spec spec CLEANUP_GUEST_SPEC = GUEST_SPEC_INIT;
 
-	int r = pool_db_transaction(params->storage->pool, try_import, &trial, &cause);
-	if (trial.possible)
-		return 0;
-	char *why CLEANUP_FREE = fault_describe(&cause);
-	char *text CLEANUP_FREE =
-		xasprintf("preflight: the destination cannot import the VM: %s", why);
-	return fault_set(fault, r, "IMPORT_ERROR", text, NULL);
+	if (!value_find_bool(manifest, "live", false))
+		return receiver_try_import(params, manifest, disks, fault);
+	int r = receiver_try_guest(params, manifest, disks, false, &spec, fault);
+	return r < 0 ? r : guests_check_room(params->guests, &spec, fault);
 }
 
 int receiver_check(

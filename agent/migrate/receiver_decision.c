@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The decision and what follows it: commit, finish, abort. */
 #include "agent/migrate/metadata.h"
-#include "agent/migrate/receiver.h"
+#include "agent/migrate/receiver_internal.h"
+#include "agent/vm/guest_state.h"
 #include "base/alloc.h"
+#include "base/log.h"
 #include "target/disk.h"
 
 #include <errno.h>
@@ -27,11 +29,24 @@ struct import {
 	struct migration *migration;
 	const struct value *manifest;
 	const struct value *disks;
+	const char *console; /* of its guest; NULL: the VM is halted */
 	char *vm;
 	bool committed;
 };
 
-/* One transaction: either the VM is here and the migration committed, or neither. */
+/* The guest has its memory and waits for nothing but this. */
+static int make_running(struct import *import, const char *vm, struct fault *fault)
+{
+	const struct supervisor_params *params = import->migration->params;
+	const struct guest_running running = {.vm = vm,
+		.host_ref = params->storage->host_ref,
+		.console_path = import->console,
+		.domid = guests_take_domid(params->guests)};
+
+	return guest_state_started(params->storage->pool, &running, fault);
+}
+
+/* One transaction: either the VM is here (and runs) and the migration committed, or neither. */
 static int import_and_decide(struct pool_db *pool, void *arg, struct fault *fault)
 {
 	struct import *import = arg;
@@ -40,6 +55,8 @@ static int import_and_decide(struct pool_db *pool, void *arg, struct fault *faul
 
 	int r = metadata_import(pool, import->manifest, import->disks,
 		value_find_bool(import->manifest, "copy", false), &vm, fault);
+	if (r == 0 && import->console)
+		r = make_running(import, vm, fault);
 	if (r == 0)
 		r = commit_decide(pool, import->migration->uuid, true, vm, &import->committed,
 			&decided_vm, fault);
@@ -83,12 +100,23 @@ static int check_files(const struct value *disks, struct fault *fault)
 	return 0;
 }
 
-/* Decides, unless that was done before; no cancel comes between. */
+/* The console's path of the guest that waits; NULL for a halted VM. */
+static char *console_of(struct migration *m)
+{
+	struct resident *resident CLEANUP_GUESTS_RESIDENT = NULL;
+
+	if (receiver_is_live(m))
+		resident = guests_find_incoming(m->params->guests, m->uuid);
+	return resident ? guest_file(resident_run_dir(resident), GUEST_CONSOLE) : NULL;
+}
+
 static int decide_commit(struct migration *m, char **ret_vm, struct fault *fault)
 {
 	struct value *manifest CLEANUP_VALUE = migration_get(m, "manifest");
 	struct value *disks CLEANUP_VALUE = migration_get(m, "disks");
-	struct import import = {.migration = m, .manifest = manifest, .disks = disks};
+	char *console CLEANUP_FREE = console_of(m);
+	struct import import = {
+		.migration = m, .manifest = manifest, .disks = disks, .console = console};
 
 	if (migration_cancel_requested(m))
 		return fault_text(fault, -ECANCELED,
@@ -101,31 +129,67 @@ static int decide_commit(struct migration *m, char **ret_vm, struct fault *fault
 	return r;
 }
 
-static int commit(struct migration *m, struct fault *fault)
+/* The guest runs first, everything else is for later. */
+static int resume(struct migration *m, const char *vm, struct fault *fault)
 {
-	char *vm CLEANUP_FREE = NULL;
+	if (!receiver_is_live(m))
+		return 0;
+	int r = guests_take_over(m->params->guests, m->uuid, vm, &m->resumed_usec, fault);
+	if (r < 0 && r != -ESRCH)
+		return r;
+	migration_set(m, "resumed", value_new_bool(r == 0));
+	if (r == -ESRCH) {
+		char *text CLEANUP_FREE = fault_describe(fault);
+		log_error("MIG-NOT-RESUMED", "migration=%s error=\"%s\"", m->uuid, text);
+		fault_clear(fault);
+	}
+	return 0;
+}
 
-	int r = find_decision(m, &vm, fault);
-	if (r == 0 && !vm)
-		r = decide_commit(m, &vm, fault);
+/* After the decision: what fails now is asked for again. */
+static int follow(struct migration *m, const char *vm, struct fault *fault)
+{
+	int r = resume(m, vm, fault);
+
 	if (r < 0)
-		return receiver_give_up(m, r, fault);
+		return r;
 	migration_set(m, "vm", value_new_string(vm));
 	r = migration_post(m, EVENT_COMMITTED, fault);
+	receiver_close_door(m);
 	/* The journal has done its work: the VDI rows name the files now. */
 	if (r == 0)
 		storage_recover(m->params->storage, m->uuid, NULL);
 	return r;
 }
 
+/* *ret_vm NULL: nothing is decided, and nothing speaks against the commit. */
+static int look_before(struct migration *m, char **ret_vm, struct fault *fault)
+{
+	int r = find_decision(m, ret_vm, fault);
+
+	return r < 0 || *ret_vm || !receiver_is_live(m) ? r : receiver_await_memory(m, fault);
+}
+
 int receiver_commit(struct migration *m, struct fault *fault)
 {
+	char *vm CLEANUP_FREE = NULL;
+
 	if (migration_state(m) == STATE_COMMITTED)
 		return 0;
 	if (migration_state(m) != STATE_SEALED)
 		return receiver_refuse(m, "commit", fault);
+	int r = look_before(m, &vm, fault);
+	/* No cancel comes between from here on. */
 	migration_decide_begin(m);
-	int r = commit(m, fault);
+	if (r == 0 && !vm)
+		r = decide_commit(m, &vm, fault);
+	if (r == 0)
+		r = follow(m, vm, fault);
+	/* This agent stops, which decides nothing: QEMU waits for the next one. */
+	else if (cancel_is_requested(m->stop))
+		r = migration_busy(m->uuid, -ESHUTDOWN, fault);
+	else
+		r = receiver_give_up(m, r, fault);
 	migration_decide_end(m);
 	return r;
 }
@@ -136,6 +200,7 @@ int receiver_finish(struct migration *m, struct fault *fault)
 		return 0;
 	if (migration_state(m) != STATE_COMMITTED)
 		return receiver_refuse(m, "finish", fault);
+	receiver_withdraw(m);
 	int r = storage_recover(m->params->storage, m->uuid, fault);
 
 	return r < 0 ? r : migration_post(m, EVENT_FINISHED, fault);
@@ -163,6 +228,9 @@ int receiver_abort(struct migration *m, enum migration_event why, struct fault *
 	int r = decide_abort(m, fault);
 	if (r == 0 && state != STATE_ABORTING)
 		r = migration_post(m, why, fault);
+	/* First what could run the guest: until it is dead nobody is told that all is undone. */
+	if (r == 0)
+		r = receiver_end_incoming(m, fault);
 	if (r < 0)
 		return r;
 	receiver_withdraw(m);

@@ -100,11 +100,12 @@ static enum migration_event run_switching(
 	struct migration *m, struct peer *peer, struct fault *fault)
 {
 	struct value *disks CLEANUP_VALUE = migration_get(m, "disks");
+	struct value *args CLEANUP_VALUE = value_append(value_new_array(), value_new_struct());
 	struct value *result CLEANUP_VALUE = NULL;
 
 	int r = plan_check_sources(disks, fault);
 	if (r == 0)
-		r = peer_call_patiently(peer, "seal", m->uuid, NULL, SEAL_TIMEOUT_USEC,
+		r = peer_call_patiently(peer, "seal", m->uuid, args, SEAL_TIMEOUT_USEC,
 			m->params->peer_timeout_usec, m->cancel, &result, fault);
 	if (r == 0 && strcmp(value_find_string(result, "state", ""), "SEALED") != 0)
 		r = fault_text(fault, -EBADMSG,

@@ -112,6 +112,19 @@ static void adopt_decision(struct migration *m)
 	log_error("MIG-RECOVER", "migration=%s error=%s", m->uuid, text);
 }
 
+/* What the former agent's processes left. */
+static void clear_up(struct migration *m)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+
+	receiver_withdraw(m);
+	if (receiver_recover_incoming(m, &fault) == 0)
+		return;
+	/* The next Peer.incoming, or the end of the migration, tries again. */
+	char *text CLEANUP_FREE = fault_describe(&fault);
+	log_error("MIG-QEMU", "migration=%s error=\"%s\"", m->uuid, text);
+}
+
 static int recover_one(
 	struct supervisor *supervisor, struct migration_row *row, struct fault *fault)
 {
@@ -124,7 +137,7 @@ static int recover_one(
 	if (r < 0)
 		return r;
 	if (m->role == ROLE_RECEIVER)
-		receiver_withdraw(m); /* What the former tgtd left. */
+		clear_up(m);
 	if (over) {
 		supervisor_retire(supervisor, m);
 		return 0;

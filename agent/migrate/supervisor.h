@@ -112,8 +112,11 @@ int supervisor_peer_digest_extents(struct supervisor *supervisor, const char *se
  * secret}. Called again it begins anew. Only for a live migration in RECEIVING. */
 int supervisor_peer_incoming(struct supervisor *supervisor, const char *session,
 	const char *migration, struct value **ret_result, struct fault *fault);
+/* manifest: {vm, metrics, vbds, vifs} as they are by now; empty: as in Peer.prepare. */
 int supervisor_peer_seal(struct supervisor *supervisor, const char *session, const char *migration,
-	struct value **ret_result, struct fault *fault);
+	const struct value *manifest, struct value **ret_result, struct fault *fault);
+/* *ret_result {decision, vm or error}; live and committed also {resumed, resume_usec: from the call
+ * to the guest's first instruction, if this call made it run}. */
 int supervisor_peer_commit(struct supervisor *supervisor, const char *session,
 	const char *migration, struct value **ret_result, struct fault *fault);
 int supervisor_peer_abort(struct supervisor *supervisor, const char *session, const char *migration,

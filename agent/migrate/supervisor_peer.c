@@ -31,6 +31,13 @@ static void leave(struct supervisor *supervisor, struct migration *m)
 		supervisor_retire(supervisor, m);
 }
 
+static bool is_bound(struct migration *m, const char *session)
+{
+	char *owner CLEANUP_FREE = migration_get_string(m, "session");
+
+	return m->role == ROLE_RECEIVER && owner && strcmp(owner, session) == 0;
+}
+
 /* The migration that the call names, NULL when this host is not (or no longer) in the middle of it.
  */
 static int find(struct supervisor *supervisor, const char *session, const char *migration,
@@ -39,20 +46,20 @@ static int find(struct supervisor *supervisor, const char *session, const char *
 	*ret_migration = NULL;
 	if (!uuid_is_valid(migration))
 		return fault_set(fault, -EINVAL, "INVALID_VALUE", "migration", migration, NULL);
-	int r = supervisor_session_check(supervisor, session, fault);
-	if (r < 0)
-		return r;
 	struct migration *m CLEANUP_MIGRATION = registry_find(&supervisor->registry, migration);
-	if (!m)
+	/* The session that it is bound to was checked then; a guest that is paused meanwhile need
+	 * not wait for the database to say so again. */
+	if (m && is_bound(m, session)) {
+		heard(m);
+		*ret_migration = TAKE_PTR(m);
 		return 0;
+	}
+	int r = supervisor_session_check(supervisor, session, fault);
+	if (r < 0 || !m)
+		return r;
 	if (m->role != ROLE_RECEIVER)
 		return fault_set(fault, -EINVAL, "INVALID_VALUE", "migration", migration, NULL);
-	char *owner CLEANUP_FREE = migration_get_string(m, "session");
-	if (!owner || strcmp(owner, session) != 0)
-		return supervisor_session_denied(fault);
-	heard(m);
-	*ret_migration = TAKE_PTR(m);
-	return 0;
+	return supervisor_session_denied(fault);
 }
 
 /* Why this pool aborted it, as the history says; false when nothing is known. */
@@ -233,8 +240,24 @@ int supervisor_peer_digest(struct supervisor *supervisor, const char *session,
 	return r;
 }
 
-int supervisor_peer_seal(struct supervisor *supervisor, const char *session, const char *migration,
-	struct value **ret_result, struct fault *fault)
+int supervisor_peer_digest_extents(struct supervisor *supervisor, const char *session,
+	const char *migration, int64_t disk, const char *extents, struct value **ret_result,
+	struct fault *fault)
+{
+	struct migration *m CLEANUP_MIGRATION = NULL;
+
+	int r = find(supervisor, session, migration, &m, fault);
+	if (r == 0 && !m)
+		r = unknown(supervisor, migration, fault);
+	if (r == 0)
+		r = receiver_digest_extents(m, disk, extents, ret_result, fault);
+	if (r < 0 && cancel_is_requested(supervisor->stop))
+		return migration_busy(migration, -ESHUTDOWN, fault);
+	return r;
+}
+
+int supervisor_peer_incoming(struct supervisor *supervisor, const char *session,
+	const char *migration, struct value **ret_result, struct fault *fault)
 {
 	struct migration *m CLEANUP_MIGRATION = NULL;
 
@@ -245,7 +268,26 @@ int supervisor_peer_seal(struct supervisor *supervisor, const char *session, con
 		r = migration_enter(m, ENTER_TIMEOUT, fault);
 	if (r < 0)
 		return r;
-	r = receiver_seal(m, fault);
+	r = receiver_incoming(m, ret_result, fault);
+	leave(supervisor, m);
+	if (r < 0 && cancel_is_requested(supervisor->stop))
+		return migration_busy(migration, -ESHUTDOWN, fault);
+	return r;
+}
+
+int supervisor_peer_seal(struct supervisor *supervisor, const char *session, const char *migration,
+	const struct value *manifest, struct value **ret_result, struct fault *fault)
+{
+	struct migration *m CLEANUP_MIGRATION = NULL;
+
+	int r = find(supervisor, session, migration, &m, fault);
+	if (r == 0 && !m)
+		r = unknown(supervisor, migration, fault);
+	if (r == 0)
+		r = migration_enter(m, ENTER_TIMEOUT, fault);
+	if (r < 0)
+		return r;
+	r = receiver_seal(m, manifest, fault);
 	leave(supervisor, m);
 	if (r == 0)
 		*ret_result = value_set_string(
@@ -253,11 +295,13 @@ int supervisor_peer_seal(struct supervisor *supervisor, const char *session, con
 	return r;
 }
 
+/* Aborted is for the sender to hear only once no QEMU can run the guest here. */
 static bool is_decided(struct migration *m)
 {
 	enum migration_state state = migration_state(m);
 
-	return state == STATE_COMMITTED || state == STATE_ABORTING || fsm_is_final(state);
+	return state == STATE_COMMITTED || fsm_is_final(state) ||
+	       (state == STATE_ABORTING && !receiver_may_run(m));
 }
 
 /* The answer to a commit, from the decision that pool.db holds. */
@@ -284,9 +328,22 @@ static int answer_decision(struct supervisor *supervisor, const char *migration,
 	return 0;
 }
 
+static void add_resumption(
+	struct migration *m, uint64_t received_usec, uint64_t resumed_usec, struct value *result)
+{
+	struct value *resumed CLEANUP_VALUE = migration_get(m, "resumed");
+
+	if (!resumed || strcmp(value_find_string(result, "decision", ""), "committed") != 0)
+		return;
+	value_set_bool(result, "resumed", resumed->boolean);
+	if (resumed_usec > received_usec)
+		value_set_int(result, "resume_usec", (int64_t)(resumed_usec - received_usec));
+}
+
 int supervisor_peer_commit(struct supervisor *supervisor, const char *session,
 	const char *migration, struct value **ret_result, struct fault *fault)
 {
+	const uint64_t received = clock_now_usec();
 	struct migration *m CLEANUP_MIGRATION = NULL;
 	struct fault cause CLEANUP_FAULT = FAULT_INIT;
 
@@ -299,10 +356,15 @@ int supervisor_peer_commit(struct supervisor *supervisor, const char *session,
 	if (r < 0)
 		return r;
 	r = receiver_commit(m, &cause);
+	uint64_t resumed = m->resumed_usec;
 	leave(supervisor, m);
-	if (r == 0 || is_decided(m))
-		return answer_decision(supervisor, migration, ret_result, &cause, fault);
-	fault_move(fault, &cause);
+	if (r < 0 && !is_decided(m)) {
+		fault_move(fault, &cause);
+		return r;
+	}
+	r = answer_decision(supervisor, migration, ret_result, &cause, fault);
+	if (r == 0)
+		add_resumption(m, received, resumed, *ret_result);
 	return r;
 }
 
@@ -370,6 +432,8 @@ int supervisor_peer_status(struct supervisor *supervisor, const char *session,
 	if (m) {
 		value_set_string(result, "state", migration_state_name(migration_state(m)));
 		value_set(result, "free", free_space(m));
+		if (receiver_is_live(m))
+			value_set_string(result, "incoming", receiver_incoming_status(m));
 	} else {
 		r = commit_find(
 			supervisor->params->storage->pool, migration, &committed, &vm, &at, fault);

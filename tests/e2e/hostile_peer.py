@@ -35,6 +35,11 @@ GARBAGE = [
 ]
 
 
+def arguments(verb, *args):
+    """Of a seal: the VM is as it was."""
+    return args or {"seal": ({},)}.get(verb, ())
+
+
 class Peer:
     """The sender's end of a migration, spoken by hand."""
 
@@ -44,7 +49,8 @@ class Peer:
         self.uuid = str(uuid.uuid4())
 
     def call(self, verb, *args):
-        return self.pool.session.raw(f"Peer.{verb}", self.token["session_id"], self.uuid, *args)
+        return self.pool.session.raw(f"Peer.{verb}", self.token["session_id"], self.uuid,
+                                     *arguments(verb, *args))
 
     def prepare(self, manifest):
         return self.call("prepare", manifest)
@@ -230,11 +236,115 @@ class Hostile(unittest.TestCase):
                 self.refused(peer.call, "digest", disk, span)
         peer.abort()
 
+    def test_extents_that_are_none(self):
+        peer = Peer(self.pool)
+        peer.prepare(self.manifest())
+        self.assertEqual(peer.call("digest_extents", "0", "0 4096 4096 512")["digests"], "0" * 64)
+        for disk, extents in [("-1", "0 512"), ("1", "0 512")] + [("0", extents) for extents in (
+                "", " ", "0", "0 ", " 0 512", "0 512 ", "0  512", "0 512 4096", "0,512", "0 -512", "-512 512", "+0 512",
+                "0x0 512", "0 5e2", "0 0", "0 513", "1 512", f"0 {SIZE + 512}", f"{SIZE} 512", f"{2**64 - 512} 1024",
+                f"{2**64} 512", f"0 {2**64}", "0 512\n", "0\t512", "9" * 10_000, " ".join(["0 512"] * 4097), "0 512 x")]:
+            with self.subTest(disk=disk, extents=extents[:40]):
+                self.refused(peer.call, "digest_extents", disk, extents)
+        self.assertEqual(peer.call("status")["state"], "RECEIVING")
+        peer.abort()
+        self.refused(peer.call, "digest_extents", "0", "0 512")
+
+    def test_a_seal_with_another_vm(self):
+        peer = Peer(self.pool)
+        manifest = self.manifest()
+        peer.prepare(manifest)
+        now = {name: manifest[name] for name in ("vm", "vbds", "vifs")}
+        for change in (lambda m: m["vm"].update(uuid=str(uuid.uuid4())), lambda m: m.pop("vm"), lambda m: m.pop("vbds"),
+                       lambda m: m.update(vifs={}), lambda m: m["vbds"].append(dict(m["vbds"][0])),
+                       lambda m: m["vbds"][0].update(userdevice="7"), lambda m: m["vbds"][0].update(disk="-1"),
+                       lambda m: m["vifs"][0].update(network=NULL), lambda m: m["vifs"].clear(),
+                       lambda m: m.update(metrics="x"), lambda m: m.update(vm="x"), lambda m: m.update(vbds=["x"])):
+            other = copy.deepcopy(now)
+            change(other)
+            with self.subTest(manifest=other):
+                self.refused(peer.call, "seal", other)
+                self.assertEqual(peer.call("status")["state"], "RECEIVING")
+        now["vm"]["name_label"] = "renamed"
+        self.assertEqual(peer.call("seal", now)["state"], "SEALED")
+        self.assertEqual(peer.call("commit")["decision"], "committed")
+        peer.call("finish")
+        vm = self.pool.vm_by_uuid(now["vm"]["uuid"])
+        self.assertEqual(self.pool.session.VM.get_name_label(vm), "renamed")
+        self.arrived += 1
+
+    # --- guests that run ---
+
+    def live(self):
+        manifest = self.manifest()
+        manifest["live"] = True
+        manifest["vm"].update(power_state="Running", memory_static_max=str(64 * MIB))
+        return manifest
+
+    def test_guests_that_find_no_place(self):
+        for code, change in (("VM_MEMORY_SIZE_TOO_LOW", lambda m: m["vm"].update(memory_static_max="1024")),
+                             ("HOST_NOT_ENOUGH_FREE_MEMORY", lambda m: m["vm"].update(memory_static_max=str(2**50))),
+                             ("INVALID_VALUE", lambda m: m["vm"].update(PV_kernel="/nowhere/vmlinuz")),
+                             ("INVALID_VALUE", lambda m: m["vm"].update(PV_kernel="../vmlinuz")),
+                             ("OPERATION_NOT_ALLOWED", lambda m: m["vbds"][0].update(type="Floppy")),
+                             (None, lambda m: m["vm"].update(power_state="Halted")),
+                             (None, lambda m: m["vm"].update(power_state="Suspended")),
+                             (None, lambda m: m.update(copy=True)), (None, lambda m: m.update(live="yes"))):
+            manifest = self.live()
+            change(manifest)
+            for dry_run in (True, False):
+                manifest["dry_run"] = dry_run
+                with self.subTest(manifest=manifest):
+                    details = self.refused(Peer(self.pool).prepare, manifest)
+                    self.assertIn(code, (None, details[0]))
+                    self.assertEqual(self.pool.leftovers(), [])
+
+    def test_a_guest_for_a_vm_that_is_halted(self):
+        peer = Peer(self.pool)
+        peer.prepare(self.manifest())
+        self.refused(peer.call, "incoming")
+        self.assertNotIn("incoming", peer.call("status"))
+        peer.abort()
+
+    def test_a_guest_that_waits(self):
+        peer = Peer(self.pool)
+        peer.prepare(self.live())
+        first, second = peer.call("incoming"), peer.call("incoming")
+        self.assertEqual(first["door"], second["door"])
+        self.assertNotEqual(first["secret"], second["secret"])
+        self.assertEqual(peer.call("status")["incoming"], "waiting")
+        self.assertEqual(len(self.pool.session.VM.get_all()), 1)
+        self.assertEqual(peer.abort()["decision"], "aborted")
+        self.assertEqual(self.pool.leftovers(), [])
+
+    def test_a_guest_whose_sender_goes_away(self):
+        for stage in ("incoming", "seal"):
+            peer = Peer(self.pool)
+            peer.prepare(self.live())
+            peer.call("incoming")
+            if stage == "seal":
+                peer.call("seal")
+                self.assertEqual(peer.call("status")["incoming"], "waiting")
+                peer.abort()
+        # assert_well waits until nothing is left
+
+    def test_a_guest_without_its_memory(self):
+        peer = Peer(self.pool)
+        peer.prepare(self.live())
+        self.assertEqual(peer.call("status")["incoming"], "none")
+        peer.call("seal")
+        self.refused(peer.call, "incoming")
+        answer = peer.call("commit")
+        self.assertEqual(answer["decision"], "aborted")
+        self.assertIn("memory", answer["error"][1])
+        self.assertEqual(peer.call("commit")["decision"], "aborted")
+
     def test_another_ones_migration(self):
         owner, thief = Peer(self.pool), Peer(self.pool)
         owner.prepare(self.manifest())
         thief.uuid = owner.uuid
-        for call in (("renew",), ("seal",), ("commit",), ("abort", ""), ("status",), ("finish",), ("digest", "0", "0")):
+        for call in (("renew",), ("seal",), ("commit",), ("abort", ""), ("status",), ("finish",), ("digest", "0", "0"),
+                     ("digest_extents", "0", "0 512"), ("incoming",)):
             with self.subTest(verb=call[0]):
                 self.assertEqual(self.refused(thief.call, *call)[0], "RBAC_PERMISSION_DENIED")
         self.assertEqual(owner.call("status")["state"], "RECEIVING")
@@ -249,7 +359,8 @@ class Hostile(unittest.TestCase):
         before = self.bound(ref)
         for _ in range(20):
             peer.uuid = str(uuid.uuid4())
-            for call in (("status",), ("renew",), ("digest", "0", "0"), ("abort", "")):
+            for call in (("status",), ("renew",), ("digest", "0", "0"), ("digest_extents", "0", "0 512"), ("incoming",),
+                         ("abort", "")):
                 try:
                     peer.call(*call)
                 except Failure:
@@ -299,7 +410,7 @@ class Hostile(unittest.TestCase):
         """Through a connection of its own."""
         session = self.pool.session.other()
         try:
-            answers.append(session.raw(f"Peer.{call[0]}", peer.token["session_id"], peer.uuid, *call[1:]))
+            answers.append(session.raw(f"Peer.{call[0]}", peer.token["session_id"], peer.uuid, *arguments(*call)))
         except Failure as failure:
             answers.append({"failure": failure.details})
         finally:

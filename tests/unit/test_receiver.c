@@ -2,6 +2,7 @@
 /* The receiving side without a target: what is decided, and what a call out of order may not do. */
 #include "tests/lib/storage_fixture.h"
 
+#include "agent/copy/digest.h"
 #include "agent/migrate/receiver.h"
 #include "base/clock.h"
 #include "base/uuid.h"
@@ -134,7 +135,7 @@ static void a_commit_imports_the_vm_and_is_answered_again(void **state)
 		assert_int_equal(fixture_count(w->fixture, "VDI"), 1);
 	}
 	assert_int_equal(decision(w), 1);
-	assert_int_equal(receiver_seal(w->m, &w->fixture->fault), -EINVAL);
+	assert_int_equal(receiver_seal(w->m, NULL, &w->fixture->fault), -EINVAL);
 	assert_int_equal(receiver_abort(w->m, EVENT_FAILED, &w->fixture->fault), -EALREADY);
 	check_ok(&w->fixture->fault, receiver_finish(w->m, &w->fixture->fault));
 	assert_int_equal(fixture_count_files(w->fixture), 1);
@@ -162,10 +163,10 @@ static void a_seal_that_failed_is_not_tried_again(void **state)
 
 	open_receiver(w, STATE_RECEIVING);
 	put_another_file(w);
-	assert_int_equal(receiver_seal(w->m, &w->fixture->fault), -ESTALE);
+	assert_int_equal(receiver_seal(w->m, NULL, &w->fixture->fault), -ESTALE);
 	assert_int_equal(decision(w), 0);
 	assert_int_equal(migration_state(w->m), STATE_FAILED);
-	assert_int_equal(receiver_seal(w->m, &w->fixture->fault), -EINVAL);
+	assert_int_equal(receiver_seal(w->m, NULL, &w->fixture->fault), -EINVAL);
 	assert_int_equal(fixture_count_files(w->fixture), 0);
 }
 
@@ -174,10 +175,114 @@ static void what_cannot_be_sealed_now_is_not_undone_by_the_call(void **state)
 	struct world *w = *state;
 
 	open_receiver(w, STATE_ALLOCATING);
-	assert_int_equal(receiver_seal(w->m, &w->fixture->fault), -EINVAL);
+	assert_int_equal(receiver_seal(w->m, NULL, &w->fixture->fault), -EINVAL);
 	assert_int_equal(receiver_commit(w->m, &w->fixture->fault), -EINVAL);
 	assert_int_equal(decision(w), -1);
 	assert_int_equal(migration_state(w->m), STATE_ALLOCATING);
+}
+
+/* --- The VM as it is at the seal ----------------------------------------------------------- */
+
+static struct value *renewed_manifest(const char *name, const char *uuid, const char *disk)
+{
+	struct value *manifest = value_new_struct();
+	struct value *vbd = value_new_struct();
+
+	value_set_string(vbd, "userdevice", "0");
+	value_set_string(vbd, "disk", disk);
+	value_set(manifest, "vm",
+		value_set_string(
+			value_set_string(value_new_struct(), "name_label", name), "uuid", uuid));
+	value_set(manifest, "vbds", value_append(value_new_array(), vbd));
+	value_set(manifest, "vifs", value_new_array());
+	return manifest;
+}
+
+static int seal_with(struct world *w, struct value *manifest)
+{
+	struct value *owned CLEANUP_VALUE = manifest;
+
+	fault_clear(&w->fixture->fault);
+	return receiver_seal(w->m, owned, &w->fixture->fault);
+}
+
+static void a_vm_that_was_renamed_meanwhile_keeps_its_name(void **state)
+{
+	struct world *w = *state;
+	char *uuid CLEANUP_FREE = uuid_new();
+	char *other CLEANUP_FREE = uuid_new();
+	char *vm CLEANUP_FREE = NULL;
+
+	open_receiver(w, STATE_RECEIVING);
+	migration_set(w->m, "manifest", renewed_manifest("before", uuid, "0"));
+	/* What is no renewal changes nothing, and can be said again rightly. */
+	assert_int_equal(seal_with(w, renewed_manifest("now", other, "0")), -EINVAL);
+	assert_int_equal(seal_with(w, renewed_manifest("now", uuid, "-1")), -EINVAL);
+	assert_int_equal(migration_state(w->m), STATE_RECEIVING);
+	check_ok(&w->fixture->fault, seal_with(w, renewed_manifest("now", uuid, "0")));
+	assert_int_equal(migration_state(w->m), STATE_SEALED);
+	check_ok(&w->fixture->fault, receiver_commit(w->m, &w->fixture->fault));
+	check_ok(&w->fixture->fault,
+		object_get_by_uuid(w->fixture->storage.pool, "VM", uuid, &vm, &w->fixture->fault));
+	struct value *record CLEANUP_VALUE = fixture_record(w->fixture, "VM", vm);
+	assert_string_equal(value_find_string(record, "name_label", ""), "now");
+}
+
+/* --- Digests of extents -------------------------------------------------------------------- */
+
+static void write_to_disk(struct world *w, off_t offset, const void *data, size_t length)
+{
+	struct value *disks CLEANUP_VALUE = migration_get(w->m, "disks");
+	FILE *file CLEANUP_FCLOSE =
+		fopen(value_find_string(disks->array.items[0], "path", ""), "r+");
+
+	assert_non_null(file);
+	assert_int_equal(pwrite(fileno(file), data, length, offset), length);
+}
+
+static void digests_are_those_of_the_extents_that_were_asked_for(void **state)
+{
+	struct world *w = *state;
+	unsigned char data[4096], digest[DIGEST_BYTES];
+	struct value *answer CLEANUP_VALUE = NULL;
+	char expected[2 * 2 * DIGEST_BYTES + 1];
+
+	open_receiver(w, STATE_RECEIVING);
+	memset(data, 7, sizeof(data));
+	write_to_disk(w, 8192, data, sizeof(data));
+	digest_chunk(data, sizeof(data), digest);
+	for (size_t i = 0; i < DIGEST_BYTES; i++)
+		snprintf(expected + 2 * i, 3, "%02x", digest[i]);
+	memset(expected + 2 * DIGEST_BYTES, '0', 2 * DIGEST_BYTES);
+	expected[sizeof(expected) - 1] = '\0';
+	check_ok(&w->fixture->fault,
+		receiver_digest_extents(w->m, 0, "8192 4096 0 512", &answer, &w->fixture->fault));
+	assert_string_equal(value_find_string(answer, "digests", ""), expected);
+}
+
+static void extents_that_are_none_are_refused(void **state)
+{
+	static const char *const texts[] = {"", " ", "0", "0 ", " 0 512", "0 512 ", "0  512",
+		"0 512 512", "0 -512", "-512 512", "+0 512", "0x0 512", "0 0", "0 513", "1 512",
+		"0\t512", "0 1049088", "1048576 512", "18446744073709551104 1024",
+		"18446744073709551616 512", "0 99999999999999999999999999999999"};
+	struct world *w = *state;
+	struct value *answer = NULL;
+
+	open_receiver(w, STATE_RECEIVING);
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+		fault_clear(&w->fixture->fault);
+		int r = receiver_digest_extents(w->m, 0, texts[i], &answer, &w->fixture->fault);
+		if (r >= 0)
+			fail_msg("\"%s\" was taken", texts[i]);
+		assert_non_null(w->fixture->fault.code);
+	}
+	assert_int_equal(
+		receiver_digest_extents(w->m, 1, "0 512", &answer, &w->fixture->fault), -EINVAL);
+	w->m = migration_unref(w->m);
+	open_receiver(w, STATE_ALLOCATING);
+	assert_int_equal(
+		receiver_digest_extents(w->m, 0, "0 512", &answer, &w->fixture->fault), -EINVAL);
 }
 
 /* --- A cancel against the commit ----------------------------------------------------------- */
@@ -302,6 +407,9 @@ int main(void)
 		CASE(a_disk_that_went_after_the_seal_stops_the_commit),
 		CASE(a_seal_that_failed_is_not_tried_again),
 		CASE(what_cannot_be_sealed_now_is_not_undone_by_the_call),
+		CASE(a_vm_that_was_renamed_meanwhile_keeps_its_name),
+		CASE(digests_are_those_of_the_extents_that_were_asked_for),
+		CASE(extents_that_are_none_are_refused),
 		CASE(a_cancel_during_the_commit_learns_the_outcome),
 		CASE(a_cancel_before_the_commit_stops_it),
 		CASE(a_commit_that_was_decided_is_noted_whatever_was_asked_since),

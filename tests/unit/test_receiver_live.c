@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How a guest that runs comes in, and what keeps it from running here. */
+#include "tests/lib/live_fixture.h"
+
+static bool wait_is_short;
+
+int __real_resident_await_memory(struct resident *resident, uint64_t deadline_usec,
+	const struct cancel *cancel, struct fault *fault);
+int __wrap_resident_await_memory(struct resident *resident, uint64_t deadline_usec,
+	const struct cancel *cancel, struct fault *fault);
+
+int __wrap_resident_await_memory(struct resident *resident, uint64_t deadline_usec,
+	const struct cancel *cancel, struct fault *fault)
+{
+	return __real_resident_await_memory(resident,
+		wait_is_short ? clock_deadline(100 * USEC_PER_MSEC) : deadline_usec, cancel, fault);
+}
+
+/* --- Moves -------------------------------------------------------------------------------------
+ */
+
+static void the_guest_arrives_and_runs(void **state)
+{
+	struct world *w = *state;
+	struct value *resumed CLEANUP_VALUE = NULL;
+
+	open_receiver(w, STATE_RECEIVING);
+	move(w);
+	uint64_t asked = clock_now_usec();
+	check_ok(&w->fixture->fault, receiver_commit(w->m, &w->fixture->fault));
+	assert_int_equal(migration_state(w->m), STATE_COMMITTED);
+	assert_true(w->m->resumed_usec >= asked);
+	resumed = migration_get(w->m, "resumed");
+	assert_true(resumed->boolean);
+	assert_null(w->m->door);
+	check_runs(w, true);
+	char *vm CLEANUP_FREE = find_arrived(w);
+	struct value *record CLEANUP_VALUE = fixture_record(w->fixture, "VM", vm);
+	assert_string_equal(value_find_string(record, "resident_on", ""), w->fixture->host);
+	assert_true(value_find_int(record, "domid", -1) > 0);
+	assert_int_equal(value_find(record, "consoles")->array.n_items, 1);
+	struct value *vbds CLEANUP_VALUE = NULL;
+	check_ok(&w->fixture->fault,
+		object_find(w->fixture->storage.pool, "VBD", "VM", vm, &vbds, &w->fixture->fault));
+	struct value *vbd CLEANUP_VALUE =
+		fixture_record(w->fixture, "VBD", vbds->array.items[0]->string);
+	assert_true(value_find_bool(vbd, "currently_attached", false));
+	/* Asked again, by a sender that has not heard. */
+	check_ok(&w->fixture->fault, receiver_commit(w->m, &w->fixture->fault));
+	check_ok(&w->fixture->fault, receiver_finish(w->m, &w->fixture->fault));
+	check_runs(w, true);
+	end_both(w);
+}
+
+/* The source is done milliseconds before the destination. */
+static void a_commit_waits_for_the_last_of_the_memory(void **state)
+{
+	struct world *w = *state;
+	struct resident *from CLEANUP_GUESTS_RESIDENT = NULL;
+	struct value *answer CLEANUP_VALUE = NULL;
+	struct tunnel_link *link CLEANUP_TUNNEL_LINK = NULL;
+
+	open_receiver(w, STATE_RECEIVING);
+	from = start_source(w);
+	answer = begin_incoming(w);
+	send_memory(w, resident_guest(from), answer, &link);
+	seal(w);
+	assert_string_equal(receiver_incoming_status(w->m), "waiting");
+	check_ok(&w->fixture->fault, memory_continue(resident_guest(from), &w->fixture->fault));
+	check_ok(&w->fixture->fault, receiver_commit(w->m, &w->fixture->fault));
+	check_runs(w, true);
+	end_both(w);
+}
+
+static void a_commit_without_the_memory_is_refused_for_good(void **state)
+{
+	struct world *w = *state;
+
+	open_receiver(w, STATE_RECEIVING);
+	value_free(begin_incoming(w));
+	seal(w);
+	wait_is_short = true;
+	assert_int_equal(receiver_commit(w->m, &w->fixture->fault), -ETIMEDOUT);
+	wait_is_short = false;
+	check_nothing_is_left(w, 0);
+	assert_int_equal(fixture_count_files(w->fixture), 0);
+	assert_true(receiver_commit(w->m, &w->fixture->fault) < 0);
+}
+
+static void a_commit_whose_qemu_is_dead_is_refused_for_good(void **state)
+{
+	struct world *w = *state;
+
+	open_receiver(w, STATE_RECEIVING);
+	move(w);
+	kill(w->pid, SIGKILL);
+	waitpid(w->pid, NULL, 0);
+	assert_int_equal(receiver_commit(w->m, &w->fixture->fault), -ESRCH);
+	check_nothing_is_left(w, 1);
+}
+
+static void a_commit_after_no_incoming_is_refused_for_good(void **state)
+{
+	struct world *w = *state;
+
+	open_receiver(w, STATE_SEALED);
+	assert_string_equal(receiver_incoming_status(w->m), "dead");
+	assert_int_equal(receiver_commit(w->m, &w->fixture->fault), -ESRCH);
+	assert_int_equal(decision(w), 0);
+	assert_int_equal(fixture_count(w->fixture, "VM"), 0);
+}
+
+/* --- Beginning, and beginning again ------------------------------------------------------------
+ */
+
+static void a_second_incoming_is_another_qemu_behind_another_secret(void **state)
+{
+	struct world *w = *state;
+	struct tunnel_link *link CLEANUP_TUNNEL_LINK = NULL;
+
+	open_receiver(w, STATE_RECEIVING);
+	assert_string_equal(receiver_incoming_status(w->m), "none");
+	struct value *first CLEANUP_VALUE = begin_incoming(w);
+	pid_t first_pid = w->pid;
+	struct value *second CLEANUP_VALUE = begin_incoming(w);
+	assert_int_not_equal(first_pid, w->pid);
+	waitpid(first_pid, NULL, WNOHANG);
+	assert_int_equal(kill(first_pid, 0), -1);
+	assert_int_equal(try_link(w, first, &link), -EACCES);
+	check_ok(&w->fixture->fault, try_link(w, second, &link));
+	check_ok(&w->fixture->fault, receiver_abort(w->m, EVENT_FAILED, &w->fixture->fault));
+	check_is_dead(w);
+}
+
+static void a_qemu_that_dies_while_it_waits_is_seen(void **state)
+{
+	struct world *w = *state;
+	uint64_t deadline = clock_deadline(WAIT_USEC);
+
+	open_receiver(w, STATE_RECEIVING);
+	value_free(begin_incoming(w));
+	kill(w->pid, SIGKILL);
+	while (strcmp(receiver_incoming_status(w->m), "dead") != 0 && clock_now_usec() < deadline)
+		cancel_sleep(NULL, 5 * USEC_PER_MSEC);
+	assert_string_equal(receiver_incoming_status(w->m), "dead");
+	value_free(begin_incoming(w));
+	receiver_suspend(w->m);
+	assert_string_equal(receiver_incoming_status(w->m), "none");
+	check_is_dead(w);
+	assert_int_equal(migration_state(w->m), STATE_RECEIVING);
+	assert_int_equal(fixture_count_files(w->fixture), 1);
+}
+
+static void incoming_has_its_place(void **state)
+{
+	struct world *w = *state;
+	struct value *answer = NULL;
+
+	open_receiver(w, STATE_SEALED);
+	assert_int_equal(receiver_incoming(w->m, &answer, &w->fixture->fault), -EINVAL);
+	w->m = migration_unref(w->m);
+	open_receiver(w, STATE_RECEIVING);
+	struct value *manifest = new_manifest(w);
+	value_set_bool(manifest, "live", false);
+	migration_set(w->m, "manifest", manifest);
+	assert_int_equal(receiver_incoming(w->m, &answer, &w->fixture->fault), -EINVAL);
+	assert_int_equal(guest_fixture_count_journal(w->fixture, NULL), 0);
+}
+
+static void an_abort_ends_the_qemu(void **state)
+{
+	struct world *w = *state;
+
+	open_receiver(w, STATE_RECEIVING);
+	move(w);
+	assert_string_equal(receiver_incoming_status(w->m), "complete");
+	assert_true(receiver_may_run(w->m));
+	check_ok(&w->fixture->fault, receiver_abort(w->m, EVENT_FAILED, &w->fixture->fault));
+	assert_false(receiver_may_run(w->m));
+	check_nothing_is_left(w, 1);
+}
+
+#define CASE(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		CASE(the_guest_arrives_and_runs),
+		CASE(a_commit_waits_for_the_last_of_the_memory),
+		CASE(a_commit_without_the_memory_is_refused_for_good),
+		CASE(a_commit_whose_qemu_is_dead_is_refused_for_good),
+		CASE(a_commit_after_no_incoming_is_refused_for_good),
+		CASE(a_second_incoming_is_another_qemu_behind_another_secret),
+		CASE(a_qemu_that_dies_while_it_waits_is_seen),
+		CASE(incoming_has_its_place),
+		CASE(an_abort_ends_the_qemu),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
