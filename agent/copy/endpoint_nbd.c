@@ -73,7 +73,8 @@ static int op_issue(struct endpoint_nbd *nbd, struct nbd_op *op)
 		cookie = nbd_aio_flush(handle, done, 0);
 		break;
 	}
-	if (cookie >= 0)
+	/* It may have died in that very call: then it has answered with an error of its own. */
+	if (cookie >= 0 && nbd_aio_is_dead(handle) == 0 && nbd_aio_is_closed(handle) == 0)
 		return 0;
 	const char *text = nbd_get_error();
 	return nbd_session_die(&nbd->session, -ECONNRESET, "%s: connection lost: %s",

@@ -70,7 +70,10 @@ static int map_at(struct task *task, uint64_t at)
 
 	if (task->map_valid && at >= task->map_from && at < task->map.offset + task->map.length)
 		return 0;
-	if (endpoint_next_data(task->source, at, &task->map, &cause) < 0)
+	int r = endpoint_next_data(task->source, at, &task->map, &cause);
+	if (r == -ECANCELED)
+		return check_stop(task);
+	if (r < 0)
 		return source_fail(task, &cause);
 	if (task->map.length == 0)
 		task->map = (struct extent){task->crew->size_bytes, 1};
@@ -165,7 +168,10 @@ static int copy_piece(struct task *task, struct outbox_job *job, struct extent p
 		r = outbox_get_buffer(task->outbox, &buffer, task->fault);
 	if (r < 0)
 		return r;
-	if (endpoint_read(task->source, piece, buffer->data, NULL, &cause) < 0)
+	r = endpoint_read(task->source, piece, buffer->data, task->crew->stop, &cause);
+	if (r == -ECANCELED)
+		return check_stop(task);
+	if (r < 0)
 		return source_fail(task, &cause);
 	count(&task->crew->params->progress->read, piece.length);
 	digest_stream_add(task->digest, buffer->data, piece.length);

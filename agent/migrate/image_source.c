@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/migrate/image_source.h"
 
-#include "agent/guest/guest_node.h"
+#include "agent/guest/image_export.h"
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/uuid.h"
@@ -11,14 +11,17 @@
 #include <errno.h>
 #include <string.h>
 
-#define SERVER_KIND "image-server" /* of resources; the name is the server's folder */
+/* Of resources. The first is named by the server's folder, the second by its export. */
+#define SERVER_KIND "image-server"
+#define EXPORT_KIND "image-export"
 
 struct image_source {
 	struct migration *migration;
 	char *path;
 	struct image_server *server; /* of a halted VM's image that is not raw */
 	char *folder;                /* of the server */
-	int64_t row;                 /* of the server */
+	struct image_export *export; /* of a running VM's image that is not raw */
+	int64_t row;                 /* of one of the two; 0: none */
 	struct endpoint_spec spec;
 };
 
@@ -68,6 +71,27 @@ static int serve(struct image_source *source, struct fault *fault)
 	return 0;
 }
 
+static int export_node(struct image_source *source, struct guest *guest,
+	const struct guest_node *node, struct fault *fault)
+{
+	struct migration *m = source->migration;
+	struct value *detail CLEANUP_VALUE = value_new_struct();
+	char *vm CLEANUP_FREE = migration_get_string(m, "vm");
+	char *name CLEANUP_FREE = xasprintf("%s.%s", m->uuid, node->name);
+
+	value_set_string(detail, "vm", vm);
+	int r = resource_record(
+		m->params->storage->agent, m->uuid, EXPORT_KIND, name, detail, &source->row, fault);
+	if (r == 0)
+		r = image_export_open(guest, m->uuid, node, &source->export, fault);
+	if (r < 0)
+		return r;
+	source->spec.kind = ENDPOINT_NBD;
+	source->spec.socket_path = image_export_socket(source->export);
+	source->spec.export_name = image_export_name(source->export);
+	return 0;
+}
+
 /* As the guest itself has it: with cache=none, what it writes is seen for certain only by who reads
  * past the page cache too. */
 static int follow_guest(struct image_source *source, struct guest *guest, struct fault *fault)
@@ -78,10 +102,7 @@ static int follow_guest(struct image_source *source, struct guest *guest, struct
 	if (r < 0)
 		return r;
 	if (!node.is_raw)
-		return fault_text(fault, -EOPNOTSUPP,
-			"disk %s is not raw, and cannot be read while the VM runs: shut the VM "
-			"down and migrate it then",
-			source->path);
+		return export_node(source, guest, &node, fault);
 	source->spec.direct = node.direct;
 	return 0;
 }
@@ -127,18 +148,52 @@ int image_source_open(struct migration *m, const struct value *disk, struct gues
 	return 0;
 }
 
+static void forget_row(struct agent_db *agent, int64_t row)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+
+	if (resource_forget(agent, row, &fault) == 0)
+		return;
+	char *text CLEANUP_FREE = fault_describe(&fault);
+	log_warn("MIG-IMAGE-LEFTOVER", "row=%lld error=\"%s\"", (long long)row, text);
+}
+
 struct image_source *image_source_close(struct image_source *source)
 {
 	if (!source)
 		return NULL;
+	struct agent_db *agent = source->migration->params->storage->agent;
 	image_server_stop(source->server);
-	if (source->row)
-		forget_folder(
-			source->migration->params->storage->agent, source->folder, source->row);
+	image_export_close(source->export);
+	if (source->row && source->folder)
+		forget_folder(agent, source->folder, source->row);
+	else if (source->row)
+		forget_row(agent, source->row);
 	free(source->folder);
 	free(source->path);
 	free(source);
 	return NULL;
+}
+
+/* --- After a restart ----------------------------------------------------------------------------
+ */
+
+/* The guest may run on, and its QEMU with an export that nobody reads. */
+static void recover_export(const struct supervisor_params *params, const struct resource_row *row)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	const char *vm = value_find_string(row->detail, "vm", "");
+	struct resident *resident = params->guests ? guests_hold(params->guests, vm) : NULL;
+	int r = resident ? image_export_forget(resident_guest(resident), row->owner, &fault) : 0;
+
+	if (resident)
+		guests_release(resident);
+	if (r == 0) {
+		forget_row(params->storage->agent, row->id);
+		return;
+	}
+	char *text CLEANUP_FREE = fault_describe(&fault);
+	log_warn("MIG-IMAGE-LEFTOVER", "export=%s error=\"%s\"", row->name, text);
 }
 
 int image_source_recover(const struct supervisor_params *params, struct fault *fault)
@@ -146,11 +201,14 @@ int image_source_recover(const struct supervisor_params *params, struct fault *f
 	struct agent_db *agent = params->storage->agent;
 	struct resource_row *rows = NULL;
 	size_t n = 0;
-	int r = resource_list(agent, NULL, SERVER_KIND, &rows, &n, fault);
+	int r = resource_list(agent, NULL, NULL, &rows, &n, fault);
 
-	/* The servers died with the daemon that started them. */
 	for (size_t i = 0; i < n; i++) {
-		forget_folder(agent, rows[i].name, rows[i].id);
+		/* The servers died with the daemon that started them. */
+		if (strcmp(rows[i].kind, SERVER_KIND) == 0)
+			forget_folder(agent, rows[i].name, rows[i].id);
+		if (strcmp(rows[i].kind, EXPORT_KIND) == 0)
+			recover_export(params, &rows[i]);
 		resource_row_clear(&rows[i]);
 	}
 	free(rows);

@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/json.h"
+#include "base/run.h"
 #include "base/uuid.h"
 
 #include <fcntl.h>
@@ -26,6 +27,23 @@ static void make_disk(struct bare_guest *bare, size_t i, uint64_t bytes)
 	assert_int_equal(ftruncate(fd, (off_t)bytes), 0);
 }
 
+static void make_qcow2(struct bare_guest *bare, size_t i, uint64_t bytes)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	struct guest_disk *disk = &bare->spec.disks[i];
+	char *size CLEANUP_FREE = xasprintf("%llu", (unsigned long long)bytes);
+	struct child *child CLEANUP_CHILD = NULL;
+
+	disk->path = xasprintf("%s/d%zu.qcow2", bare->folder, i);
+	disk->format = "qcow2";
+	const char *const argv[] = {
+		"/usr/bin/qemu-img", "create", "-q", "-f", "qcow2", disk->path, size, NULL};
+	const struct run_params params = {.argv = argv, .log_id = "test.image"};
+	check_ok(&fault, run_start(&params, &child, &fault));
+	assert_int_equal(run_wait(child, clock_deadline(END_USEC)), 0);
+	assert_int_equal(run_status(child), 0);
+}
+
 /* The same machine: the uuid too. */
 static void make_spec(struct bare_guest *bare, const struct bare_guest_params *params)
 {
@@ -46,6 +64,8 @@ static void make_spec(struct bare_guest *bare, const struct bare_guest_params *p
 	for (size_t i = 0; i < spec->n_disks; i++)
 		if (source)
 			spec->disks[i].path = xstrdup(source->spec.disks[i].path);
+		else if (params->has_qcow2 && i + 1 == spec->n_disks)
+			make_qcow2(bare, i, params->disk_bytes);
 		else
 			make_disk(bare, i, params->disk_bytes);
 	if (source)

@@ -26,6 +26,7 @@ struct bare_guest_params {
 	uint64_t disk_bytes;
 	uint64_t memory_bytes;           /* 0: 16 MiB */
 	bool is_paused;                  /* never runs */
+	bool has_qcow2;                  /* the last of its disks */
 	const struct bare_guest *source; /* it waits for that one's memory, on its disks */
 };
 
