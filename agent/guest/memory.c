@@ -255,8 +255,18 @@ int memory_continue(struct guest *guest, struct fault *fault)
 {
 	struct value *arguments CLEANUP_VALUE = value_new_struct();
 
+	struct guest_watch *watch CLEANUP_GUEST_WATCH = guest_watch_new(guest);
+	struct memory_progress progress;
+
 	value_set_string(arguments, "state", "pre-switchover");
-	return guest_command(guest, "migrate-continue", arguments, NULL, NULL, fault);
+	int r = guest_command(guest, "migrate-continue", arguments, NULL, NULL, fault);
+	if (r < 0)
+		return r;
+	/* A thread of QEMU's goes on a little later: until then memory_cancel would take it for one
+	 * that has not been continued. What follows is not this call's matter. */
+	memory_await(guest, watch, 1U << MEMORY_PRE_SWITCHOVER, -1, clock_deadline(LOOK_USEC), NULL,
+		&progress, NULL);
+	return 0;
 }
 
 /* QEMU gives the guest back a little after it says so. */

@@ -39,9 +39,9 @@ struct memory_progress {
 };
 
 struct memory_params {
-	const char *uri; /* "unix:/path" */
-	uint64_t max_bytes_per_sec;
-	uint64_t downtime_limit_usec;
+	const char *uri;              /* "unix:/path" */
+	uint64_t max_bytes_per_sec;   /* 0: no limit */
+	uint64_t downtime_limit_usec; /* in whole milliseconds, at least one */
 };
 
 /* Destination: capabilities, then migrate-incoming. */
@@ -58,7 +58,8 @@ int memory_set_limits(struct guest *guest, uint64_t max_bytes_per_sec, uint64_t 
 int memory_await(struct guest *guest, struct guest_watch *watch, unsigned while_status, int wake_fd,
 	uint64_t deadline_usec, const struct cancel *cancel, struct memory_progress *ret_progress,
 	struct fault *fault);
-/* Source, at pre-switchover: from here on QEMU hands over. */
+/* Source, at pre-switchover: from here on QEMU hands over. Returns once it is on its way, within a
+ * second or two if the other side hangs. -ETIMEDOUT: it may have been continued, or will be. */
 int memory_continue(struct guest *guest, struct fault *fault);
 /* Source: ends a move that has not been continued, and waits (5 s) until the guest runs again if it
  * ran before. 0 also when nothing was under way or it has failed; -EBUSY: it has been continued. */

@@ -24,11 +24,17 @@
 /* Commands that QEMU does not read: more than that is a peer that hangs. */
 #define MAX_QUEUE ((size_t)16 << 20)
 
+/* QEMU takes up to eight commands in advance and then reads no more (QMP_REQ_QUEUE_LEN_MAX), not
+ * even what is out of band: with so many unanswered, later ones wait here instead. */
+#define MAX_UNANSWERED 6
+
 /* Where one call waits for its reply; on the caller's stack. */
 struct slot {
 	struct slot *next;
 	uint64_t id;
-	int ready; /* eventfd */
+	bool is_oob;
+	char *line; /* not yet sent; NULL: it is in the queue, or was sent */
+	int ready;  /* eventfd */
 	bool answered;
 	struct qmp_message reply;
 };
@@ -48,6 +54,7 @@ struct qmp {
 	pthread_mutex_t lock; /* protects the rest */
 	struct slot *slots;
 	uint64_t last_id;
+	unsigned n_unanswered; /* in-band commands */
 	struct buf queue;
 	char *dead; /* why; NULL while it lives */
 };
@@ -83,13 +90,44 @@ static bool mark_dead(struct qmp *qmp, const char *reason)
 	return true;
 }
 
+/* Out of band is marked by a letter, as a reply may come when its slot is gone. */
+static void format_id(const struct slot *slot, char text[static 32])
+{
+	snprintf(text, 32, "%s%" PRIu64, slot->is_oob ? "o" : "", slot->id);
+}
+
+static void send_line(struct qmp *qmp, struct slot *slot)
+{
+	char *line CLEANUP_FREE = TAKE_PTR(slot->line);
+
+	buf_append_string(&qmp->queue, line);
+	if (!slot->is_oob)
+		qmp->n_unanswered++;
+}
+
+/* The oldest that waits may go. */
+static void send_held(struct qmp *qmp)
+{
+	struct slot *oldest = NULL;
+
+	for (struct slot *slot = qmp->slots; slot; slot = slot->next)
+		if (slot->line)
+			oldest = slot; /* new ones are in front */
+	if (oldest)
+		send_line(qmp, oldest);
+}
+
 /* A reply without a slot is one that its caller no longer waited for. */
 static void give_reply(struct qmp *qmp, struct qmp_message *message)
 {
 	SCOPE_LOCK(&qmp->lock);
+	if (*message->id != 'o' && qmp->n_unanswered > 0) {
+		qmp->n_unanswered--;
+		send_held(qmp);
+	}
 	for (struct slot *slot = qmp->slots; slot; slot = slot->next) {
 		char id[32];
-		snprintf(id, sizeof(id), "%" PRIu64, slot->id);
+		format_id(slot, id);
 		if (slot->answered || strcmp(id, message->id) != 0)
 			continue;
 		slot->reply = *message;
@@ -368,22 +406,23 @@ pid_t qmp_peer(const struct qmp *qmp)
 /* --- Calls --------------------------------------------------------------------------------------
  */
 
-static void write_command(struct buf *queue, const char *key, const char *command,
-	const struct value *arguments, uint64_t id)
+static char *new_line(const struct slot *slot, const char *command, const struct value *arguments)
 {
 	struct value *line CLEANUP_VALUE = value_new_struct();
-	char text[32];
+	struct buf text CLEANUP_BUF = BUF_INIT;
+	char id[32];
 
-	snprintf(text, sizeof(text), "%" PRIu64, id);
-	value_set_string(line, key, command);
+	format_id(slot, id);
+	value_set_string(line, slot->is_oob ? "exec-oob" : "execute", command);
 	if (arguments)
 		value_set(line, "arguments", value_copy(arguments));
-	value_set_string(line, "id", text);
-	json_encode(line, queue);
-	buf_append_char(queue, '\n');
+	value_set_string(line, "id", id);
+	json_encode(line, &text);
+	buf_append_char(&text, '\n');
+	return buf_take_string(&text);
 }
 
-static int enter(struct qmp *qmp, struct slot *slot, const char *key, const char *command,
+static int enter(struct qmp *qmp, struct slot *slot, const char *command,
 	const struct value *arguments, struct fault *fault)
 {
 	SCOPE_LOCK(&qmp->lock);
@@ -393,9 +432,11 @@ static int enter(struct qmp *qmp, struct slot *slot, const char *key, const char
 		return fault_text(fault, -ECONNRESET,
 			"%s: QEMU does not read its monitor's commands", command);
 	slot->id = ++qmp->last_id;
+	slot->line = new_line(slot, command, arguments);
 	slot->next = qmp->slots;
 	qmp->slots = slot;
-	write_command(&qmp->queue, key, command, arguments, slot->id);
+	if (slot->is_oob || qmp->n_unanswered < MAX_UNANSWERED)
+		send_line(qmp, slot);
 	return 0;
 }
 
@@ -407,6 +448,7 @@ static void leave(struct qmp *qmp, struct slot *slot)
 	while (*at != slot)
 		at = &(*at)->next;
 	*at = slot->next;
+	free(slot->line);
 }
 
 /* After leave(): the slot is the caller's alone. */
@@ -426,16 +468,16 @@ static int read_reply(struct qmp *qmp, struct slot *slot, const char *command,
 	return 0;
 }
 
-static int call(struct qmp *qmp, const char *key, const char *command,
-	const struct value *arguments, uint64_t deadline_usec, const struct cancel *cancel,
-	struct value **ret_value, struct fault *fault)
+static int call(struct qmp *qmp, bool is_oob, const char *command, const struct value *arguments,
+	uint64_t deadline_usec, const struct cancel *cancel, struct value **ret_value,
+	struct fault *fault)
 {
 	int ready CLEANUP_CLOSE = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	struct slot slot = {.ready = ready};
+	struct slot slot = {.is_oob = is_oob, .ready = ready};
 
 	if (ready < 0)
 		return fault_errno(fault, -errno, "%s: eventfd", command);
-	int r = enter(qmp, &slot, key, command, arguments, fault);
+	int r = enter(qmp, &slot, command, arguments, fault);
 	if (r < 0)
 		return r;
 	ring(qmp->bell);
@@ -457,7 +499,7 @@ int qmp_call(struct qmp *qmp, const char *command, const struct value *arguments
 	uint64_t deadline_usec, const struct cancel *cancel, struct value **ret_value,
 	struct fault *fault)
 {
-	return call(qmp, "execute", command, arguments, deadline_usec, cancel, ret_value, fault);
+	return call(qmp, false, command, arguments, deadline_usec, cancel, ret_value, fault);
 }
 
 int qmp_call_oob(struct qmp *qmp, const char *command, const struct value *arguments,
@@ -467,5 +509,5 @@ int qmp_call_oob(struct qmp *qmp, const char *command, const struct value *argum
 	if (!qmp->has_oob)
 		return fault_text(
 			fault, -EOPNOTSUPP, "%s: this QEMU takes no out-of-band commands", command);
-	return call(qmp, "exec-oob", command, arguments, deadline_usec, cancel, ret_value, fault);
+	return call(qmp, true, command, arguments, deadline_usec, cancel, ret_value, fault);
 }
