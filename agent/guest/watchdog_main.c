@@ -116,7 +116,8 @@ static bool is_one_of(const char *status, const char *const *list)
 /* May be cancelled: nothing of it can run at the destination. */
 static bool can_be_cancelled(const char *migration)
 {
-	static const char *const list[] = {"setup", "active", "pre-switchover", NULL};
+	static const char *const list[] = {
+		"setup", "wait-unplug", "active", "pre-switchover", NULL};
 
 	return is_one_of(migration, list);
 }

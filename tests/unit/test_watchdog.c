@@ -1,37 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The watchdog beside a real QEMU, whose memory moves to another one. An agent that is killed is
- * this program, started once more. */
-#include "tests/lib/check.h"
+/* The watchdog beside a real QEMU, whose memory moves to another one. */
+#include "tests/lib/watchdog_fixture.h"
 
 #include "agent/guest/guest.h"
-#include "agent/guest/watchdog.h"
-#include "base/alloc.h"
-#include "base/clock.h"
-#include "base/log.h"
+#include "agent/guest/memory.h"
 
-#include <errno.h>
-#include <poll.h>
-#include <signal.h>
-#include <spawn.h>
-#include <sys/pidfd.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 
-#define QEMU     "/usr/bin/qemu-system-x86_64"
-#define UUID     "0d4ad1a3-3b4c-4f9e-9d3e-8a2f51d6c001"
-#define PATIENCE (20 * USEC_PER_SEC)
-#define LONG     (600 * USEC_PER_SEC)
-
-extern char **environ;
+#define QEMU "/usr/bin/qemu-system-x86_64"
 
 struct world {
 	char dir[32];
 	char *source_dir, *dest_dir, *stream;
 	struct guest *source, *dest;
 	struct watchdog *watchdog;
-	pid_t agent;
-	pid_t orphan; /* the agent's watchdog */
+	struct agent agent;
 	pthread_mutex_t lock;
 	pthread_cond_t change;
 	char migration[32]; /* as the source's events tell */
@@ -106,15 +89,13 @@ static int tear_down(void **state)
 	struct world *w = *state;
 
 	watchdog_stop(w->watchdog);
-	if (w->agent > 0) {
-		kill(w->agent, SIGKILL);
-		waitpid(w->agent, NULL, 0);
-	}
+	if (w->agent.pid > 0)
+		agent_kill(&w->agent);
 	end_guest(w, w->source);
 	end_guest(w, w->dest);
 	/* Its guest's end is its own, if it is not gone already. */
-	if (w->orphan > 0)
-		assert_int_equal(waitpid(w->orphan, NULL, 0), w->orphan);
+	if (w->agent.watchdog > 0)
+		agent_await_watchdog(&w->agent);
 	unlink(w->stream);
 	assert_int_equal(guest_forget_run_dir(w->source_dir), 0);
 	assert_int_equal(guest_forget_run_dir(w->dest_dir), 0);
@@ -127,13 +108,6 @@ static int tear_down(void **state)
 	free(w->stream);
 	free(w);
 	return r;
-}
-
-static void command(struct world *w, struct guest *guest, const char *name, struct value *arguments)
-{
-	struct value *owned CLEANUP_VALUE = arguments;
-
-	check_ok(&w->fault, guest_command(guest, name, owned, NULL, NULL, &w->fault));
 }
 
 static void ask_status(
@@ -152,20 +126,6 @@ static void check_status(
 
 	ask_status(w, guest, name, status);
 	assert_string_equal(status, expected);
-}
-
-static void enable(struct world *w, struct guest *guest, const char *const *names)
-{
-	struct value *list = value_new_array();
-
-	for (; *names; names++) {
-		struct value *item = value_new_struct();
-		value_set_string(item, "capability", *names);
-		value_set_bool(item, "state", true);
-		value_append(list, item);
-	}
-	struct value *arguments = value_set(value_new_struct(), "capabilities", list);
-	command(w, guest, "migrate-set-capabilities", arguments);
 }
 
 static void await_change(struct world *w, struct timespec *until)
@@ -202,105 +162,36 @@ static void await_resume(struct world *w)
 
 static void move_to_the_switch(struct world *w)
 {
-	static const char *const to[] = {"return-path", "events", NULL};
-	static const char *const from[] = {
-		"return-path", "events", "pause-before-switchover", NULL};
 	char *uri CLEANUP_FREE = xasprintf("unix:%s", w->stream);
-	struct value *incoming = value_new_struct(), *migrate = value_new_struct();
+	const struct memory_params params = {
+		.uri = uri, .max_bytes_per_sec = 1 << 30, .downtime_limit_usec = USEC_PER_SEC};
 
-	value_set_string(incoming, "uri", uri);
-	value_set_string(migrate, "uri", uri);
-	enable(w, w->dest, to);
-	command(w, w->dest, "migrate-incoming", incoming);
-	enable(w, w->source, from);
-	command(w, w->source, "migrate", migrate);
+	check_ok(&w->fault, memory_listen(w->dest, uri, &w->fault));
+	check_ok(&w->fault, memory_start(w->source, &params, &w->fault));
 	await_migration(w, "pre-switchover");
 	check_status(w, w->source, "query-status", "finish-migrate");
 }
 
-static void go_on(struct world *w)
-{
-	struct value *arguments = value_new_struct();
-
-	value_set_string(arguments, "state", "pre-switchover");
-	command(w, w->source, "migrate-continue", arguments);
-}
-
-/* --- Watchdogs ----------------------------------------------------------------------------------
- */
-
-static struct watchdog_params params_of(const char *run_dir, uint64_t budget_usec)
-{
-	return (struct watchdog_params){
-		.program = FERRY_WATCHDOG,
-		.run_dir = run_dir,
-		.vm_uuid = UUID,
-		.budget_usec = budget_usec,
-	};
-}
-
 static void watch(struct world *w, uint64_t budget_usec)
 {
-	const struct watchdog_params params = params_of(w->source_dir, budget_usec);
+	const struct watchdog_params params = watchdog_params_of(w->source_dir, budget_usec);
 
 	check_ok(&w->fault, watchdog_start(&params, &w->watchdog, &w->fault));
 }
 
-/* This program as an agent: starts a watchdog, says which, and stays until it is killed. */
-static int be_agent(const char *run_dir)
-{
-	const struct watchdog_params params = params_of(run_dir, LONG);
-	struct watchdog *watchdog = NULL;
-
-	if (watchdog_start(&params, &watchdog, NULL) < 0)
-		return 1;
-	printf("%d\n", (int)watchdog_pid(watchdog));
-	fflush(stdout);
-	for (;;)
-		pause();
-}
-
 static void start_agent(struct world *w)
 {
-	char *const argv[] = {"test_watchdog", "agent", w->source_dir, NULL};
-	posix_spawn_file_actions_t actions;
-	int ends[2];
-
-	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
-	posix_spawn_file_actions_init(&actions);
-	posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
-	assert_int_equal(
-		posix_spawn(&w->agent, "/proc/self/exe", &actions, NULL, argv, environ), 0);
-	posix_spawn_file_actions_destroy(&actions);
-	close(ends[1]);
-	FILE *said CLEANUP_FCLOSE = fdopen(ends[0], "r");
-	assert_int_equal(fscanf(said, "%d", &w->orphan), 1);
+	agent_start(&w->agent, w->source_dir);
 }
 
 static void kill_agent(struct world *w)
 {
-	kill(w->agent, SIGKILL);
-	assert_int_equal(waitpid(w->agent, NULL, 0), w->agent);
-	w->agent = 0;
+	agent_kill(&w->agent);
 }
 
-/* It has become this process's child. */
-static void await_orphan(struct world *w)
+static void await_watchdog(struct world *w)
 {
-	int status;
-
-	assert_int_equal(waitpid(w->orphan, &status, 0), w->orphan);
-	assert_true(WIFEXITED(status));
-	w->orphan = 0;
-}
-
-static void await_end(pid_t pid)
-{
-	struct pollfd fd = {.fd = pidfd_open(pid, 0), .events = POLLIN};
-
-	assert_true(fd.fd >= 0);
-	assert_int_equal(cancel_poll(NULL, &fd, 1, clock_deadline(PATIENCE)), 1);
-	close(fd.fd);
+	assert_true(WIFEXITED(agent_await_watchdog(&w->agent)));
 }
 
 /* --- The agent dies -----------------------------------------------------------------------------
@@ -316,7 +207,7 @@ static void a_guest_whose_agent_is_killed_at_the_switch_runs_on(void **state)
 	kill_agent(w);
 	await_resume(w);
 	print_message("resumed after %.1f ms\n", (double)(clock_now_usec() - killed) / 1000);
-	await_orphan(w);
+	await_watchdog(w);
 	check_status(w, w->source, "query-status", "running");
 	check_status(w, w->source, "query-migrate", "cancelled");
 }
@@ -326,10 +217,10 @@ static void a_guest_that_was_paused_before_the_move_stays_so(void **state)
 	struct world *w = *state;
 
 	start_agent(w);
-	command(w, w->source, "stop", NULL);
+	check_ok(&w->fault, guest_pause(w->source, &w->fault));
 	move_to_the_switch(w);
 	kill_agent(w);
-	await_orphan(w);
+	await_watchdog(w);
 	check_status(w, w->source, "query-migrate", "cancelled");
 	bool is_running = true;
 	check_ok(&w->fault, guest_is_running(w->source, &is_running, &w->fault));
@@ -343,10 +234,10 @@ static void a_move_that_was_handed_over_is_not_touched(void **state)
 
 	start_agent(w);
 	move_to_the_switch(w);
-	go_on(w);
+	check_ok(&w->fault, memory_continue(w->source, &w->fault));
 	await_migration(w, "completed");
 	kill_agent(w);
-	await_orphan(w);
+	await_watchdog(w);
 	check_status(w, w->source, "query-migrate", "completed");
 	check_status(w, w->source, "query-status", "postmigrate");
 	assert_int_equal(w->n_resumed, 0);
@@ -358,7 +249,7 @@ static void an_agent_that_dies_without_a_move_leaves_the_guest_alone(void **stat
 
 	start_agent(w);
 	kill_agent(w);
-	await_orphan(w);
+	await_watchdog(w);
 	check_status(w, w->source, "query-status", "running");
 	assert_int_equal(w->n_resumed, 0);
 }
@@ -376,7 +267,7 @@ static void a_disarmed_watchdog_does_nothing(void **state)
 	check_ok(&w->fault, watchdog_disarm(w->watchdog, &w->fault));
 	w->watchdog = watchdog_stop(w->watchdog);
 	check_status(w, w->source, "query-status", "finish-migrate");
-	go_on(w);
+	check_ok(&w->fault, memory_continue(w->source, &w->fault));
 	await_migration(w, "completed");
 	assert_int_equal(w->n_resumed, 0);
 }
@@ -399,7 +290,7 @@ static void a_pause_that_somebody_wants_has_no_budget(void **state)
 	struct world *w = *state;
 
 	watch(w, 10 * USEC_PER_MSEC);
-	command(w, w->source, "stop", NULL);
+	check_ok(&w->fault, guest_pause(w->source, &w->fault));
 	cancel_sleep(NULL, 200 * USEC_PER_MSEC);
 	check_ok(&w->fault, watchdog_disarm(w->watchdog, &w->fault));
 	check_status(w, w->source, "query-status", "paused");
@@ -454,12 +345,9 @@ static void one_that_was_left_is_ended_first(void **state)
 	start_agent(w);
 	/* Its agent hangs, so it does not end by itself. */
 	watch(w, LONG);
-	int status;
-	assert_int_equal(kill(w->agent, 0), 0);
+	assert_int_equal(kill(w->agent.pid, 0), 0);
 	kill_agent(w);
-	assert_int_equal(waitpid(w->orphan, &status, 0), w->orphan);
-	assert_true(WIFSIGNALED(status));
-	w->orphan = 0;
+	assert_true(WIFSIGNALED(agent_await_watchdog(&w->agent)));
 	move_to_the_switch(w);
 	check_ok(&w->fault, watchdog_disarm(w->watchdog, &w->fault));
 }
@@ -467,7 +355,7 @@ static void one_that_was_left_is_ended_first(void **state)
 static void without_a_monitor_there_is_no_watchdog(void **state)
 {
 	struct world *w = *state;
-	const struct watchdog_params params = params_of(w->dir, LONG);
+	const struct watchdog_params params = watchdog_params_of(w->dir, LONG);
 	char *output CLEANUP_FREE = guest_file(w->dir, GUEST_WATCHDOG_LOG);
 
 	assert_int_equal(watchdog_start(&params, &w->watchdog, &w->fault), -EIO);
@@ -496,7 +384,7 @@ int main(int argc, char **argv)
 	};
 
 	if (argc == 3 && strcmp(argv[1], "agent") == 0)
-		return be_agent(argv[2]);
+		return agent_main(argv[2]);
 	if (access(QEMU, X_OK) < 0)
 		return 77;
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
