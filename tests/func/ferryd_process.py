@@ -12,7 +12,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from ferrytest import BIN, MIB, PASSWORD, Pool, daemon_user, wait_for
+from ferrytest import BIN, MIB, PASSWORD, Pool, daemon_user, free_port, give, wait_for
 from xensession import Failure, Session
 
 
@@ -90,6 +90,19 @@ class Process(unittest.TestCase):
         self.assertIn(f"cannot listen on {address}: Address already in use", done.stderr)
         self.assertIn("[ferryd] listen", done.stderr)
         self.assertFalse(os.path.exists(self.pool.path("run", "url")))
+
+    def test_a_busy_data_port_is_said(self):
+        self.pool.configure(ferryd_data_port=free_port())
+        self.pool.start()
+        with socket.create_connection(("127.0.0.1", self.pool.settings["ferryd_data_port"])):
+            pass
+        folders = {key: self.pool.path(key) for key in ("state_dir", "run_dir")}
+        for folder in folders.values():
+            os.mkdir(folder, 0o750)
+            give(folder)
+        done = self.other(listen="127.0.0.1:0", **folders)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("[ferryd] data_port", done.stderr)
 
     def test_an_address_of_another_host_is_said(self):
         done = self.other(listen="192.0.2.1:0")

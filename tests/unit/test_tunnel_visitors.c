@@ -4,12 +4,14 @@
 
 #include "agent/tunnel/preamble.h"
 
+#include <dirent.h>
 #include <gnutls/gnutls.h>
 #include <pthread.h>
 
 #define OTHER "0123456789abcdef0123456789abcdeF"
-/* More than a tunnel lets stand before it. */
-#define CROWD 80
+/* More than a tunnel lets stand before it, and more threads than these and the test's own are. */
+#define CROWD       160
+#define MAX_THREADS 100
 
 /* --- Who is not let in --------------------------------------------------------------------------
  */
@@ -155,6 +157,17 @@ static void a_preamble_out_of_bounds_gets_no_answer(void **state)
 	assert_int_equal(answer_to(*state, "GET / HTTP/1.1\r\n\r\n", 18), 0);
 }
 
+static unsigned count_threads(void)
+{
+	DIR *dir = opendir("/proc/self/task");
+	unsigned n = 0;
+
+	while (readdir(dir))
+		n++;
+	closedir(dir);
+	return n;
+}
+
 static void silent_visitors_keep_nobody_out(void **state)
 {
 	struct tunnel_fixture *fixture = *state;
@@ -163,6 +176,7 @@ static void silent_visitors_keep_nobody_out(void **state)
 	for (size_t i = 0; i < CROWD; i++)
 		crowd[i] = connect_tcp(fixture);
 	open_link(fixture);
+	assert_true(count_threads() < MAX_THREADS);
 	/* The first who came had to go. */
 	read_to_end(crowd[0]);
 	for (size_t i = 0; i < CROWD; i++)
