@@ -130,7 +130,8 @@ static void bound_log(const struct guest *guest)
 		log_warn("guest.log", "file=%s error=\"%s\"", path, strerror(errno));
 }
 
-/* The last line that QEMU wrote; "" if none. The caller frees it. */
+/* The last two lines that QEMU wrote, as one ("load of migration failed" stands below its cause);
+ * "" if none. The caller frees it. */
 static char *last_output(const struct guest *guest)
 {
 	char *path CLEANUP_FREE = guest_file(guest->run_dir, GUEST_OUTPUT);
@@ -142,8 +143,12 @@ static char *last_output(const struct guest *guest)
 		text.data[--text.length] = '\0';
 	if (!text.length)
 		return xstrdup("");
-	const char *line = strrchr(text.data, '\n');
-	return xstrdup(line ? line + 1 : text.data);
+	char *last = strrchr(text.data, '\n');
+	if (!last)
+		return xstrdup(text.data);
+	*last = '\0';
+	const char *before = strrchr(text.data, '\n');
+	return xasprintf("%s; %s", before ? before + 1 : text.data, last + 1);
 }
 
 static char *describe_end(struct guest *guest)

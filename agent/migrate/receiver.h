@@ -47,8 +47,9 @@ bool receiver_is_live(struct migration *migration);
 /* RECEIVING, live: starts the QEMU that takes the guest's memory, in place of an earlier one, and
  * opens its door: *ret_result {port, door, secret}. */
 int receiver_incoming(struct migration *migration, struct value **ret_result, struct fault *fault);
-/* "none", "waiting", "complete" (it has the memory) or "dead". Does not block. */
-const char *receiver_incoming_status(struct migration *migration);
+/* Live: sets "incoming" of the result: "none", "waiting", "complete" (it has the memory) or "dead",
+ * with "incoming_end", why. Does not block. */
+void receiver_incoming_status(struct migration *migration, struct value *result);
 /* After the agent's start: what became of the QEMU. In SEALED it may have the whole memory, and
  * stays; before that its stream is broken, and it is ended. */
 int receiver_recover_incoming(struct migration *migration, struct fault *fault);

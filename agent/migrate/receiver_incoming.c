@@ -90,28 +90,43 @@ int receiver_incoming(struct migration *m, struct value **ret_result, struct fau
 /* --- Looking ------------------------------------------------------------------------------------
  */
 
-const char *receiver_incoming_status(struct migration *m)
+void receiver_incoming_status(struct migration *m, struct value *result)
 {
-	struct resident *resident CLEANUP_GUESTS_RESIDENT =
-		guests_find_incoming(m->params->guests, m->uuid);
-	enum migration_state state = migration_state(m);
+	struct resident *resident CLEANUP_GUESTS_RESIDENT = NULL;
+	char *end CLEANUP_FREE = NULL;
+	const char *status = "none";
 
+	if (!receiver_is_live(m))
+		return;
+	resident = guests_find_incoming(m->params->guests, m->uuid);
 	if (resident)
-		return resident_has_memory(resident) ? "complete" : "waiting";
-	return state == STATE_SEALED || guests_has_incoming(m->params->guests, m->uuid) ? "dead"
-											: "none";
+		status = resident_has_memory(resident) ? "complete" : "waiting";
+	else if ((end = guests_incoming_end(m->params->guests, m->uuid)) ||
+		 migration_state(m) == STATE_SEALED)
+		status = "dead";
+	value_set_string(result, "incoming", status);
+	if (end)
+		value_set_string(result, "incoming_end", end);
+}
+
+static int refuse_dead(struct migration *m, struct fault *fault)
+{
+	char *end CLEANUP_FREE = guests_incoming_end(m->params->guests, m->uuid);
+
+	return fault_text(fault, -ESRCH,
+		"commit: the QEMU that took the guest's memory at the destination has ended: %s",
+		end ? end : "when, is not known");
 }
 
 int receiver_await_memory(struct migration *m, struct fault *fault)
 {
 	struct resident *resident CLEANUP_GUESTS_RESIDENT =
 		guests_find_incoming(m->params->guests, m->uuid);
+	int r = -ESRCH;
 
-	if (!resident)
-		return fault_text(fault, -ESRCH,
-			"commit: the destination has no QEMU with the guest's memory: it has "
-			"ended");
-	return resident_await_memory(resident, clock_deadline(MEMORY_USEC), m->cancel, fault);
+	if (resident)
+		r = resident_await_memory(resident, clock_deadline(MEMORY_USEC), m->cancel, fault);
+	return r == -ESRCH ? refuse_dead(m, fault) : r;
 }
 
 /* --- Ending -------------------------------------------------------------------------------------

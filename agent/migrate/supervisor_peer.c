@@ -432,8 +432,7 @@ int supervisor_peer_status(struct supervisor *supervisor, const char *session,
 	if (m) {
 		value_set_string(result, "state", migration_state_name(migration_state(m)));
 		value_set(result, "free", free_space(m));
-		if (receiver_is_live(m))
-			value_set_string(result, "incoming", receiver_incoming_status(m));
+		receiver_incoming_status(m, result);
 	} else {
 		r = commit_find(
 			supervisor->params->storage->pool, migration, &committed, &vm, &at, fault);

@@ -80,8 +80,9 @@ int guests_start_incoming(struct guests *guests, const char *migration, struct g
 /* The one that waits, or has the memory and is paused; also one that an earlier agent started. NULL
  * when there is none or its QEMU has ended. To be released. */
 struct resident *guests_find_incoming(struct guests *guests, const char *migration);
-/* Whether there is one, dead or alive. */
-bool guests_has_incoming(struct guests *guests, const char *migration);
+/* Why the one that there was has ended, in QEMU's words if it had some; NULL when there is none, or
+ * it has not. The caller frees it. */
+char *guests_incoming_end(struct guests *guests, const char *migration);
 /* Whether it has the whole memory. */
 bool resident_has_memory(struct resident *resident);
 /* Waits for that, and checks that it is paused: 0, -ETIMEDOUT, -ECANCELED, -ESRCH: its QEMU has

@@ -28,6 +28,7 @@ struct resident {
 	bool is_starting;    /* belongs to the thread that starts it */
 	bool has_ended;      /* the process */
 	bool has_memory;     /* of one that is incoming: all of it */
+	char *end_reason;    /* why the process ended */
 	bool has_news;       /* is_paused is to be stored */
 	bool is_paused;
 	bool is_shutting_down;

@@ -153,11 +153,14 @@ struct resident *guests_find_incoming(struct guests *guests, const char *migrati
 	return resident && guest_is_alive(resident->guest) ? resident : resident_unref(resident);
 }
 
-bool guests_has_incoming(struct guests *guests, const char *migration)
+char *guests_incoming_end(struct guests *guests, const char *migration)
 {
 	struct resident *resident CLEANUP_RESIDENT = resident_find_incoming(guests, migration);
 
-	return resident;
+	if (!resident || guest_is_alive(resident->guest))
+		return NULL;
+	SCOPE_LOCK(&guests->lock);
+	return xstrdup(resident->end_reason ? resident->end_reason : "QEMU ended");
 }
 
 bool resident_has_memory(struct resident *resident)
@@ -191,8 +194,7 @@ int resident_await_memory(struct resident *resident, uint64_t deadline_usec,
 	if (r < 0)
 		return fault_errno(fault, r, "waiting for the memory at the destination");
 	if (!guest_is_alive(resident->guest))
-		return fault_text(fault, -ESRCH,
-			"QEMU at the destination has ended before the guest could run there");
+		return fault_errno(fault, -ESRCH, "QEMU at the destination");
 	if (!resident_has_memory(resident))
 		return fault_text(fault, -ETIMEDOUT,
 			"QEMU at the destination does not have the whole memory of the guest");

@@ -126,6 +126,7 @@ struct resident *resident_unref(struct resident *resident)
 	cancel_free(resident->waited);
 	cancel_free(resident->ended);
 	free(resident->run_dir);
+	free(resident->end_reason);
 	free(resident->migration);
 	free(resident->vm);
 	free(resident);
@@ -212,7 +213,8 @@ static void guest_has_ended(void *arg, const char *reason)
 	struct resident *resident = arg;
 	SCOPE_LOCK(&resident->guests->lock);
 
-	(void)reason; /* the guest's own log line has it */
+	free(resident->end_reason);
+	resident->end_reason = xstrdup(reason);
 	cancel_request(resident->waited, "its process has ended");
 	resident->has_ended = true;
 	pthread_cond_signal(&resident->guests->change);

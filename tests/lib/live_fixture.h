@@ -11,6 +11,8 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
 #define DISK_BYTES (1 << 20)
@@ -166,6 +168,23 @@ static inline void restart(struct world *w)
 	check_ok(&w->fixture->fault, receiver_recover_incoming(w->m, &w->fixture->fault));
 }
 
+static inline const char *incoming(struct world *w)
+{
+	static const char *const all[] = {"none", "waiting", "complete", "dead"};
+	struct value *result CLEANUP_VALUE = value_new_struct();
+
+	receiver_incoming_status(w->m, result);
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+		if (strcmp(value_find_string(result, "incoming", ""), all[i]) == 0)
+			return all[i];
+	return "";
+}
+
+static inline void check_incoming(struct world *w, const char *wanted)
+{
+	assert_string_equal(incoming(w), wanted);
+}
+
 static inline struct value *begin_incoming(struct world *w)
 {
 	struct value *answer = NULL;
@@ -175,7 +194,7 @@ static inline struct value *begin_incoming(struct world *w)
 		guests_find_incoming(w->params.guests, w->m->uuid);
 	assert_non_null(resident);
 	w->pid = guest_pid(resident_guest(resident));
-	assert_string_equal(receiver_incoming_status(w->m), "waiting");
+	check_incoming(w, "waiting");
 	return answer;
 }
 
@@ -213,6 +232,16 @@ static inline int try_link(
 
 	fault_clear(&w->fixture->fault);
 	return tunnel_link_open(&params, NULL, ret_link, &w->fixture->fault);
+}
+
+static inline int connect_near(struct world *w)
+{
+	struct sockaddr_un name = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	strcpy(name.sun_path, w->near_path);
+	assert_int_equal(connect(fd, (struct sockaddr *)&name, sizeof(name)), 0);
+	return fd;
 }
 
 static inline void await_memory(

@@ -65,7 +65,7 @@ static void a_commit_waits_for_the_last_of_the_memory(void **state)
 	answer = begin_incoming(w);
 	send_memory(w, resident_guest(from), answer, &link);
 	seal(w);
-	assert_string_equal(receiver_incoming_status(w->m), "waiting");
+	check_incoming(w, "waiting");
 	check_ok(&w->fixture->fault, memory_continue(resident_guest(from), &w->fixture->fault));
 	check_ok(&w->fixture->fault, receiver_commit(w->m, &w->fixture->fault));
 	check_runs(w, true);
@@ -104,7 +104,7 @@ static void a_commit_after_no_incoming_is_refused_for_good(void **state)
 	struct world *w = *state;
 
 	open_receiver(w, STATE_SEALED);
-	assert_string_equal(receiver_incoming_status(w->m), "dead");
+	check_incoming(w, "dead");
 	assert_int_equal(receiver_commit(w->m, &w->fixture->fault), -ESRCH);
 	assert_int_equal(decision(w), 0);
 	assert_int_equal(fixture_count(w->fixture, "VM"), 0);
@@ -119,7 +119,7 @@ static void a_second_incoming_is_another_qemu_behind_another_secret(void **state
 	struct tunnel_link *link CLEANUP_TUNNEL_LINK = NULL;
 
 	open_receiver(w, STATE_RECEIVING);
-	assert_string_equal(receiver_incoming_status(w->m), "none");
+	check_incoming(w, "none");
 	struct value *first CLEANUP_VALUE = begin_incoming(w);
 	pid_t first_pid = w->pid;
 	struct value *second CLEANUP_VALUE = begin_incoming(w);
@@ -140,15 +140,44 @@ static void a_qemu_that_dies_while_it_waits_is_seen(void **state)
 	open_receiver(w, STATE_RECEIVING);
 	value_free(begin_incoming(w));
 	kill(w->pid, SIGKILL);
-	while (strcmp(receiver_incoming_status(w->m), "dead") != 0 && clock_now_usec() < deadline)
+	while (strcmp(incoming(w), "dead") != 0 && clock_now_usec() < deadline)
 		cancel_sleep(NULL, 5 * USEC_PER_MSEC);
-	assert_string_equal(receiver_incoming_status(w->m), "dead");
+	check_incoming(w, "dead");
 	value_free(begin_incoming(w));
 	receiver_suspend(w->m);
-	assert_string_equal(receiver_incoming_status(w->m), "none");
+	check_incoming(w, "none");
 	check_is_dead(w);
 	assert_int_equal(migration_state(w->m), STATE_RECEIVING);
 	assert_int_equal(fixture_count_files(w->fixture), 1);
+}
+
+/* It is known a moment after its end. */
+static bool has_end(struct world *w, const char *wanted)
+{
+	struct value *result CLEANUP_VALUE = value_new_struct();
+
+	receiver_incoming_status(w->m, result);
+	return strstr(value_find_string(result, "incoming_end", ""), wanted);
+}
+
+/* As a stream of another machine type is refused. */
+static void why_a_qemu_could_not_take_the_stream_is_told(void **state)
+{
+	struct world *w = *state;
+	struct tunnel_link *link CLEANUP_TUNNEL_LINK = NULL;
+	uint64_t deadline = clock_deadline(WAIT_USEC);
+
+	open_receiver(w, STATE_RECEIVING);
+	struct value *answer CLEANUP_VALUE = begin_incoming(w);
+	check_ok(&w->fixture->fault, try_link(w, answer, &link));
+	int fd CLEANUP_CLOSE = connect_near(w);
+	assert_int_equal(write(fd, "no stream of QEMU's", 19), 19);
+	while (!has_end(w, "Not a migration stream") && clock_now_usec() < deadline)
+		cancel_sleep(NULL, 5 * USEC_PER_MSEC);
+	assert_true(has_end(w, "Not a migration stream"));
+	check_incoming(w, "dead");
+	check_ok(&w->fixture->fault, receiver_abort(w->m, EVENT_FAILED, &w->fixture->fault));
+	check_is_dead(w);
 }
 
 static void incoming_has_its_place(void **state)
@@ -173,7 +202,7 @@ static void an_abort_ends_the_qemu(void **state)
 
 	open_receiver(w, STATE_RECEIVING);
 	move(w);
-	assert_string_equal(receiver_incoming_status(w->m), "complete");
+	check_incoming(w, "complete");
 	assert_true(receiver_may_run(w->m));
 	check_ok(&w->fixture->fault, receiver_abort(w->m, EVENT_FAILED, &w->fixture->fault));
 	assert_false(receiver_may_run(w->m));
@@ -192,6 +221,7 @@ int main(void)
 		CASE(a_commit_after_no_incoming_is_refused_for_good),
 		CASE(a_second_incoming_is_another_qemu_behind_another_secret),
 		CASE(a_qemu_that_dies_while_it_waits_is_seen),
+		CASE(why_a_qemu_could_not_take_the_stream_is_told),
 		CASE(incoming_has_its_place),
 		CASE(an_abort_ends_the_qemu),
 	};

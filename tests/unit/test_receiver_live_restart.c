@@ -28,7 +28,7 @@ static void before_the_seal_a_restart_ends_the_qemu(void **state)
 	value_free(begin_incoming(w));
 	restart(w);
 	check_is_dead(w);
-	assert_string_equal(receiver_incoming_status(w->m), "none");
+	check_incoming(w, "none");
 	assert_int_equal(migration_state(w->m), STATE_RECEIVING);
 }
 
@@ -39,7 +39,7 @@ static void after_the_seal_a_restart_keeps_the_memory(void **state)
 	open_receiver(w, STATE_RECEIVING);
 	move(w);
 	restart(w);
-	assert_string_equal(receiver_incoming_status(w->m), "complete");
+	check_incoming(w, "complete");
 	check_ok(&w->fixture->fault, receiver_commit(w->m, &w->fixture->fault));
 	check_runs(w, true);
 	end_both(w);
