@@ -307,10 +307,14 @@ class Pool:
         return [pid for pid in processes_naming(self.path("run"))
                 if program_of(pid) == "qemu-system-x86"]
 
+    def image_servers(self):
+        """Pids of what reads images for moves."""
+        return [pid for pid in processes_naming(self.path("run")) if program_of(pid) == "qemu-nbd"]
+
     def wait_for_no_process(self):
         def none_left():
             return not [pid for pid in processes_naming(self.root)
-                        if program_of(pid) in ("ferryd", "tgtd")]
+                        if program_of(pid) in ("ferryd", "tgtd", "qemu-nbd")]
         wait_for(f"no process of pool {self.name} is left", none_left, 10)
 
     def leftovers(self):
@@ -318,6 +322,7 @@ class Pool:
         processes, image files that no VDI names, VDIs without a file, folders and sockets."""
         found = [f"tgtd process {pid}" for pid in self.tgtds()]
         found += [f"QEMU process {pid}" for pid in self.guests()]
+        found += [f"qemu-nbd process {pid}" for pid in self.image_servers()]
         locations = {}
         for vdi in self.session.VDI.get_all_records().values():
             locations.setdefault(vdi["SR"], set()).add(vdi["location"])

@@ -166,6 +166,27 @@ static void a_disk_is_a_file_below_a_format_below_a_device(void **state)
 	assert_null(value_find(place, "bootindex"));
 }
 
+/* A client of the export of a node in an iothread that goes makes QEMU 7.2 abort. */
+static void a_disk_that_is_not_raw_has_no_iothread(void **state)
+{
+	struct fixture *f = *state;
+
+	add_disk(f, "/srv/one.qcow2")->format = "qcow2";
+	add_disk(f, "/srv/two.raw")->format = "raw";
+	build(f);
+	struct value *format CLEANUP_VALUE = find_json(f, "-blockdev", "node-name", "d0");
+	struct value *device CLEANUP_VALUE = find_json(f, "-device", "id", "vd0");
+	struct value *other CLEANUP_VALUE = find_json(f, "-device", "id", "vd1");
+	struct value *raw CLEANUP_VALUE = find_json(f, "-blockdev", "node-name", "d1");
+	check_text(format, "driver", "qcow2");
+	check_text(format, "discard", "unmap");
+	/* Said, so that QEMU does not look for one in the image. */
+	assert_int_equal(value_find(format, "backing")->type, VALUE_NIL);
+	assert_null(value_find(device, "iothread"));
+	check_text(other, "iothread", "io0");
+	assert_null(value_find(raw, "backing"));
+}
+
 static void no_two_devices_have_one_address(void **state)
 {
 	struct fixture *f = *state;
@@ -233,6 +254,7 @@ int main(void)
 		TEST(a_kernel_is_started_with_its_arguments_as_they_are),
 		TEST(one_that_waits_for_memory_runs_only_when_told),
 		TEST(a_disk_is_a_file_below_a_format_below_a_device),
+		TEST(a_disk_that_is_not_raw_has_no_iothread),
 		TEST(no_two_devices_have_one_address),
 		TEST(too_many_devices_are_refused_with_the_limit),
 		TEST(an_empty_drive_has_no_medium),

@@ -8,8 +8,9 @@
 #include <sys/mount.h>
 #include <sys/statvfs.h>
 
-#define GIB (INT64_C(1) << 30)
-#define MIB (INT64_C(1) << 20)
+#define GIB      (INT64_C(1) << 30)
+#define QEMU_IMG "/usr/bin/qemu-img"
+#define MIB      (INT64_C(1) << 20)
 
 static int64_t int_of(struct fixture *fixture, const char *class, const char *ref, const char *name)
 {
@@ -359,6 +360,68 @@ static void a_symbolic_link_is_not_followed(void **state)
 		&f->fault, "SR_BACKEND_FAILURE_46", vdi_path(&f->storage, vdi, &none, &f->fault));
 }
 
+/* --- Formats ------------------------------------------------------------------------------------
+ */
+
+static int make_format(struct fixture *f, const char *format, char **ret_vdi)
+{
+	struct value *record CLEANUP_VALUE = value_new_struct();
+	struct value *sm_config = value_new_struct();
+
+	value_set_string(sm_config, STORAGE_FORMAT_KEY, format);
+	value_set(record, "sm_config", sm_config);
+	value_set_string(record, "SR", fixture_sr(f));
+	value_set_int(record, "virtual_size", MIB);
+	return vdi_create(&f->storage, record, ret_vdi, &f->fault);
+}
+
+static void a_qcow2_disk_has_the_size_of_what_is_in_it(void **state)
+{
+	struct fixture *f = *state;
+	char *vdi CLEANUP_FREE = NULL;
+	char *path CLEANUP_FREE = NULL;
+	struct stat st;
+
+	if (access(QEMU_IMG, X_OK) < 0)
+		skip();
+	f->storage.qemu_img = QEMU_IMG;
+	check_ok(&f->fault, make_format(f, "qcow2", &vdi));
+	check_ok(&f->fault, vdi_path(&f->storage, vdi, &path, &f->fault));
+	assert_string_equal(path + strlen(path) - 6, ".qcow2");
+	check_ok(&f->fault, vdi_resize(&f->storage, vdi, 3 * MIB, &f->fault));
+	check_fault(&f->fault, "SR_BACKEND_FAILURE_79",
+		vdi_resize(&f->storage, vdi, 2 * MIB, &f->fault));
+	check_ok(&f->fault, sr_scan(&f->storage, f->sr, &f->fault));
+	struct value *record CLEANUP_VALUE = fixture_record(f, "VDI", vdi);
+	assert_int_equal(value_find_int(record, "virtual_size", 0), 3 * MIB);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(
+		value_find_int(record, "physical_utilisation", 0), (int64_t)st.st_blocks * 512);
+	/* Cut short by somebody: it is not missing, and is not used. */
+	assert_int_equal(truncate(path, 60), 0);
+	char *again CLEANUP_FREE = NULL;
+	check_fault(
+		&f->fault, "SR_BACKEND_FAILURE_46", vdi_path(&f->storage, vdi, &again, &f->fault));
+	check_ok(&f->fault, sr_scan(&f->storage, f->sr, &f->fault));
+	check_ok(&f->fault, vdi_destroy(&f->storage, vdi, &f->fault));
+	assert_int_equal(fixture_count_files(f), 0);
+	assert_int_equal(fixture_count_journal(f), 0);
+}
+
+static void a_format_that_cannot_be_made_leaves_nothing(void **state)
+{
+	struct fixture *f = *state;
+	char *vdi CLEANUP_FREE = NULL;
+
+	check_fault(&f->fault, "INVALID_VALUE", make_format(f, "vhd", &vdi));
+	check_fault(&f->fault, "SR_BACKEND_FAILURE_78", make_format(f, "qcow2", &vdi));
+	f->storage.qemu_img = "/nonexistent/qemu-img";
+	check_fault(&f->fault, "SR_BACKEND_FAILURE_78", make_format(f, "qcow2", &vdi));
+	assert_int_equal(fixture_count(f, "VDI"), 0);
+	assert_int_equal(fixture_count_files(f), 0);
+	assert_int_equal(fixture_count_journal(f), 0);
+}
+
 /* --- A full file system
  * -----------------------------------------------------------------------------
  */
@@ -413,6 +476,8 @@ int main(void)
 		T(a_disk_grows_and_does_not_shrink),
 		T(a_missing_file_is_said_so),
 		T(a_symbolic_link_is_not_followed),
+		T(a_qcow2_disk_has_the_size_of_what_is_in_it),
+		T(a_format_that_cannot_be_made_leaves_nothing),
 		T(a_full_file_system_is_said_so_and_nothing_is_left),
 	};
 
