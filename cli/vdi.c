@@ -52,6 +52,7 @@ static int vdi_create(struct context *context, struct fault *fault)
 	struct value *record CLEANUP_VALUE = value_new_struct();
 	struct value *ref CLEANUP_VALUE = NULL;
 	struct object sr CLEANUP_OBJECT = OBJECT_INIT;
+	const char *format = args_value(args, "format", NULL);
 	uint64_t size;
 	int r = args_size(args, "size", 0, &size, fault);
 
@@ -61,6 +62,9 @@ static int vdi_create(struct context *context, struct fault *fault)
 		r = object_find(context->session, "SR", args_value(args, "sr", ""), &sr, fault);
 	if (r < 0)
 		return r;
+	struct value *sm_config = value_new_struct();
+	if (format)
+		value_set_string(sm_config, "image-format", format);
 	value_set_string(record, "name_label", args_operand(args, 0));
 	value_set_string(record, "name_description", args_value(args, "description", ""));
 	value_set_string(record, "SR", sr.ref);
@@ -70,7 +74,7 @@ static int vdi_create(struct context *context, struct fault *fault)
 	value_set_bool(record, "read_only", false);
 	value_set(record, "other_config", value_new_struct());
 	value_set(record, "xenstore_data", value_new_struct());
-	value_set(record, "sm_config", value_new_struct());
+	value_set(record, "sm_config", sm_config);
 	value_set(record, "tags", value_new_array());
 	r = session_call(context->session, &ref, fault, "VDI.create", TAKE_PTR(record), NULL);
 	return r < 0 ? r : context_put_created(context, "VDI", ref, fault);
@@ -112,6 +116,7 @@ static int vdi_resize(struct context *context, struct fault *fault)
 static const struct option create_options[] = {
 	{"sr", "SR", "SR", "where it lies", true, false},
 	{"size", "SIZE", NULL, "its size, as 20G", true, false},
+	{"format", "FORMAT", NULL, "of its image: raw (the default) or qcow2", false, false},
 	{"description", "TEXT", NULL, "description", false, false},
 };
 

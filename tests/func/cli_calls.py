@@ -95,6 +95,10 @@ class Objects(CliTest):
         made = next(r for r in self.pool.objects["VDI"].values() if r["uuid"] == uuid)
         self.assertEqual((made["virtual_size"], made["name_label"], error),
                          (str(20 << 30), "new", ""))
+        self.assertEqual(made["sm_config"], {})
+        out, _ = self.ferry("vdi", "create", "thin", "--sr", "local", "--size", "1G", "--format", "qcow2")
+        made = next(r for r in self.pool.objects["VDI"].values() if r["uuid"] == out.strip())
+        self.assertEqual(made["sm_config"], {"image-format": "qcow2"})
         self.assertEqual(set(self.json("network", "create", "net")), {"uuid", "ref"})
 
     def test_a_new_sr_gets_its_folder(self):
