@@ -27,6 +27,12 @@ void direct_clear(struct direct *direct)
 	direct->bounce = NULL;
 }
 
+bool direct_is_aligned(
+	const struct direct *direct, const void *data, uint64_t length, uint64_t offset)
+{
+	return direct->on && ((uintptr_t)data | offset | length) % DIRECT_ALIGNMENT == 0;
+}
+
 static uint64_t round_up(uint64_t value)
 {
 	return (value + DIRECT_ALIGNMENT - 1) / DIRECT_ALIGNMENT * DIRECT_ALIGNMENT;
@@ -72,7 +78,7 @@ int direct_read(struct direct *direct, int fd, void *data, size_t length, uint64
 
 	if (!direct->on)
 		return io_pread_full(fd, data, length, offset);
-	if (((uintptr_t)data | offset | length) % DIRECT_ALIGNMENT == 0)
+	if (direct_is_aligned(direct, data, length, offset))
 		r = read_aligned(fd, data, length, length, offset);
 	else
 		r = read_bounced(direct, fd, data, length, offset);

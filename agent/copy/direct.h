@@ -22,6 +22,9 @@ int direct_open(struct direct *direct, const char *path, int flags);
 /* Like io_pread_full; length at most ENDPOINT_MAX_BYTES. The last bytes of a file need not fill an
  * aligned block. */
 int direct_read(struct direct *direct, int fd, void *data, size_t length, uint64_t offset);
+/* Whether O_DIRECT is in use and such a read needs no bounce. */
+bool direct_is_aligned(
+	const struct direct *direct, const void *data, uint64_t length, uint64_t offset);
 void direct_clear(struct direct *direct);
 
 #endif

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A raw image in a file or block device. Requests are done in place: the page cache reads ahead,
- * and each copy thread has its own descriptor. */
+ * and each copy thread has its own descriptor. Only direct reads, which no cache makes short, are
+ * asynchronous: a round of small ones takes as long as the disk needs, not as many waits. */
+#include "agent/copy/aio.h"
 #include "agent/copy/direct.h"
 #include "agent/copy/endpoint_impl.h"
 #include "base/alloc.h"
@@ -12,6 +14,7 @@
 #include <sys/stat.h>
 
 #define ZEROS_BYTES ((size_t)64 << 10)
+#define MAX_READING 64
 
 struct endpoint_file {
 	struct endpoint base;
@@ -19,12 +22,36 @@ struct endpoint_file {
 	int fd;
 	bool is_device;
 	struct direct direct;
+	struct aio *aio;                  /* NULL: all is done in place */
+	struct endpoint_request *reading; /* under way in aio, linked by next */
 };
+
+static void end_reading(struct endpoint_file *file, struct endpoint_request *request, int error)
+{
+	struct endpoint_request **link = &file->reading;
+
+	while (*link != request)
+		link = &(*link)->next;
+	*link = request->next;
+	file->base.n_in_flight--;
+	request->done(request, error);
+}
+
+/* Nothing can be taken back: it waits for what is in flight. */
+static void file_abort(struct endpoint *endpoint)
+{
+	struct endpoint_file *file = (struct endpoint_file *)endpoint;
+
+	file->aio = aio_free(file->aio);
+	while (file->reading)
+		end_reading(file, file->reading, -ECANCELED);
+}
 
 static void file_close(struct endpoint *endpoint)
 {
 	struct endpoint_file *file = (struct endpoint_file *)endpoint;
 
+	file_abort(endpoint);
 	close(file->fd);
 	direct_clear(&file->direct);
 	free(file->path);
@@ -144,9 +171,9 @@ static int transfer(struct endpoint_file *file, const struct endpoint_request *r
 	return -EINVAL;
 }
 
-static int file_submit(struct endpoint *endpoint, struct endpoint_request *request)
+static int perform(struct endpoint_file *file, const struct endpoint_request *request)
 {
-	struct endpoint_file *file = (struct endpoint_file *)endpoint;
+	struct endpoint *endpoint = &file->base;
 	int r = transfer(file, request);
 
 	if (r < 0)
@@ -154,7 +181,50 @@ static int file_submit(struct endpoint *endpoint, struct endpoint_request *reque
 			endpoint_op_name(request->op), (unsigned long long)request->extent.length,
 			(unsigned long long)request->extent.offset, file->path,
 			r == -ENODATA ? "the file ends before" : strerror(-r));
-	request->done(request, r == -ENODATA ? -EIO : r);
+	return r == -ENODATA ? -EIO : r;
+}
+
+static bool start_reading(struct endpoint_file *file, struct endpoint_request *request)
+{
+	if (!file->aio || request->op != ENDPOINT_READ ||
+		!direct_is_aligned(&file->direct, request->data, request->extent.length,
+			request->extent.offset) ||
+		aio_read(file->aio, file->fd, request->data, (size_t)request->extent.length,
+			request->extent.offset, request) < 0)
+		return false;
+	request->next = file->reading;
+	file->reading = request;
+	file->base.n_in_flight++;
+	return true;
+}
+
+static int file_submit(struct endpoint *endpoint, struct endpoint_request *request)
+{
+	struct endpoint_file *file = (struct endpoint_file *)endpoint;
+
+	if (!start_reading(file, request))
+		request->done(request, perform(file, request));
+	return 0;
+}
+
+static int file_service(struct endpoint *endpoint, uint64_t deadline_usec, struct cancel *cancel)
+{
+	struct endpoint_file *file = (struct endpoint_file *)endpoint;
+	struct pollfd ended = {.fd = aio_fd(file->aio), .events = POLLIN};
+	struct aio_end ends[MAX_READING];
+	size_t n;
+
+	while ((n = aio_reap(file->aio, ends, MAX_READING)) == 0) {
+		int r = cancel_poll(cancel, &ended, 1, deadline_usec);
+		if (r <= 0)
+			return r < 0 ? r : -ETIMEDOUT;
+	}
+	for (size_t i = 0; i < n; i++) {
+		struct endpoint_request *request = ends[i].tag;
+		/* Whatever is not plain success is tried, and explained, in place. */
+		bool complete = ends[i].result == (int64_t)request->extent.length;
+		end_reading(file, request, complete ? 0 : perform(file, request));
+	}
 	return 0;
 }
 
@@ -163,6 +233,8 @@ static const struct endpoint_ops file_ops = {
 	.next_data = file_next_data,
 	.first_data = file_first_data,
 	.submit = file_submit,
+	.service = file_service,
+	.abort = file_abort,
 };
 
 /* The size of what was opened, or why it is no disk image. */
@@ -220,6 +292,8 @@ int endpoint_file_open(
 	file->path = xstrdup(spec->path);
 	file->is_device = is_device;
 	file->direct = direct;
+	if (direct.on)
+		(void)aio_new(MAX_READING, &file->aio);
 	file->fd = TAKE_FD(fd);
 	*ret_endpoint = &file->base;
 	return 0;

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/contract/endpoint_contract.h"
 
+#include "agent/copy/aio.h"
 #include "base/alloc.h"
+#include "base/clock.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -85,7 +88,38 @@ static void a_file_that_shrank_is_no_hole(void **state)
 /* --- O_DIRECT --------------------------------------------------------------------------------- */
 
 static enum { REFUSE_NOTHING, REFUSE_OPEN, REFUSE_READ } refuse;
+static bool refuse_aio, hold_back;
 static unsigned n_direct_reads;
+
+int __real_aio_new(unsigned n, struct aio **ret_aio);
+int __wrap_aio_new(unsigned n, struct aio **ret_aio);
+int __real_aio_read(struct aio *aio, int fd, void *data, size_t length, uint64_t offset, void *tag);
+int __wrap_aio_read(struct aio *aio, int fd, void *data, size_t length, uint64_t offset, void *tag);
+size_t __real_aio_reap(struct aio *aio, struct aio_end *ends, size_t max);
+size_t __wrap_aio_reap(struct aio *aio, struct aio_end *ends, size_t max);
+
+int __wrap_aio_new(unsigned n, struct aio **ret_aio)
+{
+	return refuse_aio ? -ENOSYS : __real_aio_new(n, ret_aio);
+}
+
+int __wrap_aio_read(struct aio *aio, int fd, void *data, size_t length, uint64_t offset, void *tag)
+{
+	if (refuse == REFUSE_READ)
+		return -EINVAL;
+	n_direct_reads++;
+	return __real_aio_read(aio, fd, data, length, offset, tag);
+}
+
+size_t __wrap_aio_reap(struct aio *aio, struct aio_end *ends, size_t max)
+{
+	eventfd_t ignored;
+
+	if (!hold_back)
+		return __real_aio_reap(aio, ends, max);
+	(void)eventfd_read(aio_fd(aio), &ignored);
+	return 0;
+}
 
 int __real_open64(const char *file, int flags, ...);
 int __wrap_open64(const char *file, int flags, mode_t mode);
@@ -226,6 +260,76 @@ static void a_file_that_shrank_ends_a_direct_read(void **state)
 	free(data);
 }
 
+#define N_AT_ONCE 200
+
+static void many_direct_reads_are_under_way_at_once(void **state)
+{
+	unsigned char *data CLEANUP_FREE = malloc(2 << 20);
+	unsigned char *read CLEANUP_FREE = aligned_alloc(4096, N_AT_ONCE * 4096);
+	struct counted many[N_AT_ONCE];
+
+	(void)state;
+	make_file(data, 2 << 20);
+	for (int round = 0; round < 2; round++) {
+		refuse_aio = round == 1;
+		struct endpoint *endpoint CLEANUP_ENDPOINT = open_direct(2 << 20);
+		memset(read, 0, N_AT_ONCE * 4096);
+		for (size_t i = 0; i < N_AT_ONCE; i++) {
+			many[i] = counted_new(
+				ENDPOINT_READ, i * 37 % 512 * 4096, 4096, read + i * 4096);
+			assert_int_equal(counted_submit(endpoint, &many[i]), 0);
+		}
+		assert_int_equal(endpoint_in_flight(endpoint) > 0, !refuse_aio);
+		while (endpoint_in_flight(endpoint))
+			assert_int_equal(endpoint_service(endpoint, USEC_FOREVER, NULL), 0);
+		for (size_t i = 0; i < N_AT_ONCE; i++) {
+			assert_int_equal(many[i].n_ended, 1);
+			assert_int_equal(many[i].error, 0);
+			assert_memory_equal(read + i * 4096, data + i * 37 % 512 * 4096, 4096);
+		}
+	}
+	refuse_aio = false;
+}
+
+static void closing_waits_for_direct_reads(void **state)
+{
+	unsigned char *read CLEANUP_FREE = aligned_alloc(4096, 32 * 65536);
+	struct endpoint *endpoint = open_direct(CONTRACT_BYTES);
+	struct counted many[32];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(many); i++) {
+		many[i] = counted_new(ENDPOINT_READ, i * 65536, 65536, read + i * 65536);
+		assert_int_equal(counted_submit(endpoint, &many[i]), 0);
+	}
+	endpoint_close(endpoint);
+	for (size_t i = 0; i < ARRAY_SIZE(many); i++) {
+		assert_int_equal(many[i].n_ended, 1);
+		assert_int_equal(many[i].error, -ECANCELED);
+	}
+}
+
+static void a_direct_read_that_takes_long_can_be_cancelled(void **state)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	struct cancel *cancel CLEANUP_CANCEL = cancel_new();
+	struct endpoint *endpoint CLEANUP_ENDPOINT = open_direct(CONTRACT_BYTES);
+	unsigned char *data CLEANUP_FREE = aligned_alloc(4096, 4096);
+	struct counted counted = counted_new(ENDPOINT_READ, 0, 4096, data);
+	struct extent place = {0, 4096};
+
+	(void)state;
+	hold_back = true;
+	assert_int_equal(counted_submit(endpoint, &counted), 0);
+	assert_int_equal(endpoint_service(endpoint, clock_now_usec(), cancel), -ETIMEDOUT);
+	cancel_request(cancel, "enough");
+	assert_int_equal(endpoint_service(endpoint, USEC_FOREVER, cancel), -ECANCELED);
+	assert_int_equal(counted.n_ended, 0);
+	assert_int_equal(endpoint_read(endpoint, place, data, cancel, &fault), -ECANCELED);
+	assert_int_equal(counted.n_ended, 1);
+	hold_back = false;
+}
+
 static void direct_writing_is_refused(void **state)
 {
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
@@ -250,6 +354,9 @@ int main(void)
 		FILE_TEST(holes_are_found_with_direct_reads),
 		FILE_TEST(a_refused_direct_read_goes_through_the_page_cache),
 		FILE_TEST(a_file_that_shrank_ends_a_direct_read),
+		FILE_TEST(many_direct_reads_are_under_way_at_once),
+		FILE_TEST(closing_waits_for_direct_reads),
+		FILE_TEST(a_direct_read_that_takes_long_can_be_cancelled),
 		FILE_TEST(direct_writing_is_refused),
 	};
 

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "tests/lib/check.h"
+#include "tests/lib/nbd.h"
 #include "tests/lib/pass_fixture.h"
 
 #include <sys/stat.h>
@@ -183,15 +184,12 @@ static uint32_t next_random(uint32_t *seed)
 
 /* A guest that writes and discards at random, some of it again and again. The model: every byte it
  * touched is in the log before a round, so after it the files are the same. */
-static void after_random_writes_the_files_are_the_same(void **state)
+static void converge_at_random(struct pass_fixture *f, uint64_t size, int n_rounds)
 {
-	struct pass_fixture *f = *state;
-	const uint64_t size = 48 * MIB + 1536;
+	struct pass *pass CLEANUP_PASS = pass_fixture_open(f);
 	uint32_t seed = 20261120;
 
-	pass_fixture_begin(f, size);
-	struct pass *pass CLEANUP_PASS = pass_fixture_open(f);
-	for (int round = 0; round < 30; round++) {
+	for (int round = 0; round < n_rounds; round++) {
 		for (unsigned i = next_random(&seed) % 40; i > 0; i--) {
 			uint64_t at = next_random(&seed) % (size / 512) * 512;
 			uint64_t length = next_random(&seed) % 8 ? 4096 : 700 * KIB;
@@ -205,6 +203,41 @@ static void after_random_writes_the_files_are_the_same(void **state)
 		pass_fixture_round(pass);
 		pass_fixture_check(f);
 	}
+}
+
+static void after_random_writes_the_files_are_the_same(void **state)
+{
+	struct pass_fixture *f = *state;
+
+	pass_fixture_begin(f, 48 * MIB + 1536);
+	converge_at_random(f, 48 * MIB + 1536, 30);
+}
+
+static void a_source_can_be_read_directly(void **state)
+{
+	struct pass_fixture *f = *state;
+
+	pass_fixture_begin(f, 16 * MIB + 512);
+	f->params.source.direct = true;
+	converge_at_random(f, 16 * MIB + 512, 10);
+}
+
+static void a_source_can_be_an_nbd_export(void **state)
+{
+	struct pass_fixture *f = *state;
+	char *source = f->copy->source;
+	struct nbd_fixture nbd;
+
+	if (!nbd_is_available())
+		skip();
+	pass_fixture_begin(f, 16 * MIB);
+	nbd_start(&nbd, "raw", 16 * MIB);
+	f->copy->source = nbd.image; /* Where the guest writes. */
+	f->params.source = nbd_spec(&nbd);
+	f->params.source.writable = false;
+	converge_at_random(f, 16 * MIB, 10);
+	f->copy->source = source;
+	nbd_stop(&nbd);
 }
 
 /* tgtd drops who does not answer its pings for 3 s. */
@@ -285,6 +318,8 @@ int main(void)
 		TEST(hot_extents_go_last),
 		TEST(a_long_log_with_hot_extents_is_copied_whole),
 		TEST(after_random_writes_the_files_are_the_same),
+		TEST(a_source_can_be_read_directly),
+		TEST(a_source_can_be_an_nbd_export),
 		TEST(the_session_lives_between_rounds),
 		TEST(a_flush_can_be_had_by_itself),
 		TEST(waiting_for_the_rate_is_not_busy),
