@@ -243,9 +243,12 @@ static int check_device(const struct dirty_disk_copy *disk, const struct value *
 int dirty_check_devices(struct dirty *dirty, const struct value *nodes, struct fault *fault)
 {
 	struct value *devices CLEANUP_VALUE = NULL;
-	int r = query_list(dirty, "query-block", &devices, fault);
+	/* First: a job puts a node of its own above the disk's, and is the better reason. */
+	int r = check_jobs(dirty, fault);
 
+	if (r == 0)
+		r = query_list(dirty, "query-block", &devices, fault);
 	for (size_t i = 0; r == 0 && i < dirty->n_disks; i++)
 		r = check_device(&dirty->disks[i], devices, nodes, fault);
-	return r < 0 ? r : check_jobs(dirty, fault);
+	return r;
 }
