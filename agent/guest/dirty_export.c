@@ -66,12 +66,12 @@ struct value *dirty_bitmap_arguments(struct dirty *dirty, size_t disk, uint64_t 
 int dirty_export_frozen(struct dirty *dirty, struct fault *fault)
 {
 	uint64_t generation = dirty->view.generation - 1;
-	char *name CLEANUP_FREE = dirty_export_name(dirty, generation);
-	struct value *arguments CLEANUP_VALUE = value_new_struct();
-	struct value *bitmaps = value_new_array();
 
 	if (dirty->is_exported)
 		return 0;
+	char *name CLEANUP_FREE = dirty_export_name(dirty, generation);
+	struct value *arguments CLEANUP_VALUE = value_new_struct();
+	struct value *bitmaps = value_new_array();
 	value_set_string(arguments, "id", name);
 	value_set_string(arguments, "type", "nbd");
 	value_set_string(arguments, "node-name", dirty->proxy);
