@@ -2,6 +2,7 @@
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "cli/disks.h"
+#include "cli/migration_watch.h"
 #include "cli/view.h"
 
 static const struct column columns[] = {
@@ -18,9 +19,23 @@ static const struct column columns[] = {
 	{"TOTAL", "bytes_total", COLUMN_SIZE, NULL},
 	{"SENT", "bytes_sent", COLUMN_SIZE, NULL},
 	{"TIME-LEFT", "eta", COLUMN_DURATION, NULL},
+	{"LIVE", "live", COLUMN_BOOL, NULL},
+	{"ROUNDS", "rounds", COLUMN_INT, NULL},
+	{"DIRTY", "bytes_dirty", COLUMN_SIZE, NULL},
+	{"DIRTY-RATE", "dirty_rate", COLUMN_RATE, NULL},
+	{"COPY-RATE", "copy_rate", COLUMN_RATE, NULL},
+	{"PREDICTED-PAUSE-MS", "predicted_pause", COLUMN_INT, NULL},
+	{"THROTTLE", "throttle", COLUMN_RATE, NULL},
+	{"MEMORY", "memory_total", COLUMN_SIZE, NULL},
+	{"MEMORY-SENT", "memory_sent", COLUMN_SIZE, NULL},
+	{"PAUSE-MS", "pause", COLUMN_MAP, NULL},
 	{"ERROR", "error_info", COLUMN_SET, NULL},
 	{"CANCELLED-BY", "cancelled_by", COLUMN_TEXT, NULL},
 	{"OTHER", "other_config", COLUMN_MAP, NULL},
+};
+
+static const struct option show_options[] = {
+	{"watch", NULL, NULL, "follow it to its end first, a line a second", false, false},
 };
 
 static const struct view view = {.class = "migration", VIEW_COLUMNS(columns), .n_listed = 8};
@@ -34,6 +49,14 @@ static int migration_show(struct context *context, struct fault *fault)
 {
 	struct object object CLEANUP_OBJECT = OBJECT_INIT;
 
+	if (args_has(context->args, "watch")) {
+		int r = view_find(context, &view, &object, fault);
+		if (r == 0)
+			r = migration_watch(context, &object, fault);
+		if (r < 0)
+			return r;
+		object_clear(&object);
+	}
 	if (context->json)
 		return view_show(context, &view, fault);
 	int r = view_find(context, &view, &object, fault);
@@ -62,7 +85,7 @@ static int migration_cancel(struct context *context, struct fault *fault)
 const struct command migration_commands[N_MIGRATION_COMMANDS] = {
 	{"migration", "list", migration_list, .help = "lists moves, running and ended"},
 	{"migration", "show", migration_show, {{"MIGRATION", "migration", false}},
-		.help = "shows one and its disks"},
+		COMMAND_OPTIONS(show_options), .help = "shows one and its disks"},
 	{"migration", "cancel", migration_cancel, {{"MIGRATION", "migration", false}},
 		.help = "asks it to stop; the source stays as it was"},
 };

@@ -45,6 +45,15 @@ static void append_figures(const struct value *config, struct buf *out)
 		char *total_text CLEANUP_FREE = output_size((uint64_t)total);
 		buf_printf(out, "  %s of %s", done_text, total_text);
 	}
+	int64_t dirty = record_int(config, "ferry:bytes_dirty", -1);
+	int64_t pause = record_int(config, "ferry:predicted_pause", -1);
+	if (record_int(config, "ferry:rounds", 0) && dirty >= 0) {
+		char *text CLEANUP_FREE = output_size((uint64_t)dirty);
+		buf_printf(out, "  dirty %s", text);
+		if (pause >= 0)
+			buf_printf(out, "  pause ~%lld ms", (long long)pause);
+		return;
+	}
 	if (rate > 0)
 		buf_printf(out, "  %.1f MiB/s", (double)rate / (1 << 20));
 	if (eta >= 0) {

@@ -2,28 +2,20 @@
 #include "cli/wait.h"
 
 #include "base/alloc.h"
-#include "base/clock.h"
 #include "cli/errors.h"
+#include "cli/follow.h"
 #include "cli/interrupt.h"
 #include "cli/progress.h"
 
 #include <errno.h>
 #include <string.h>
 
-#define EVENT_SECONDS 30
-#define RETRY_USEC    USEC_PER_SEC
-#define SILENCE_USEC  (120 * USEC_PER_SEC)
-/* A server that answers at once with nothing must not make a busy loop. */
-#define PAUSE_USEC (200 * USEC_PER_MSEC)
-
 struct waiting {
 	struct context *context;
 	const char *task;
 	struct progress progress;
-	struct cancel *cancel; /* what ends the wait now */
-	char *token;           /* of event.from */
-	uint64_t lost_usec;    /* since when there is no answer; 0: there is */
-	bool cancel_due;       /* the server is yet to be told */
+	struct follow follow;
+	bool cancel_due; /* the server is yet to be told */
 };
 
 static const char *uuid_of(const struct value *task)
@@ -31,59 +23,11 @@ static const char *uuid_of(const struct value *task)
 	return value_find_string(task, "uuid", "?");
 }
 
-/* Takes the newest record of the task out of what event.from answered. */
-static int take_events(struct waiting *waiting, const struct value *answer, struct value **record,
-	struct fault *fault)
-{
-	const struct value *events = value_find(answer, "events");
-
-	free(waiting->token);
-	waiting->token = xstrdup(value_find_string(answer, "token", ""));
-	if (!events || events->type != VALUE_ARRAY)
-		return cli_fail(fault, -EBADMSG, "the server answered event.from with no events");
-	for (size_t i = 0; i < events->array.n_items; i++) {
-		const struct value *event = events->array.items[i];
-		const struct value *snapshot = value_find(event, "snapshot");
-		if (strcmp(value_find_string(event, "ref", ""), waiting->task) != 0)
-			continue;
-		if (strcmp(value_find_string(event, "operation", ""), "del") == 0)
-			return fault_set(
-				fault, -ENOENT, "HANDLE_INVALID", "task", waiting->task, NULL);
-		if (!snapshot)
-			continue;
-		value_free(*record);
-		*record = value_copy(snapshot);
-	}
-	return 0;
-}
-
-static int ask_events(struct waiting *waiting, struct value **record, struct fault *fault)
-{
-	struct session *session = waiting->context->session;
-	struct value *answer CLEANUP_VALUE = NULL;
-	uint64_t begun = clock_now_usec();
-	char *what CLEANUP_FREE = xasprintf("task/%s", waiting->task);
-
-	session_set_patience(session, EVENT_SECONDS * USEC_PER_SEC);
-	int r = session_call(session, &answer, fault, "event.from",
-		value_append_string(value_new_array(), what), value_new_string(waiting->token),
-		value_new_double(EVENT_SECONDS), NULL);
-	session_set_patience(session, 0);
-	if (r == 0)
-		r = take_events(waiting, answer, record, fault);
-	if (r < 0)
-		return r;
-	const struct value *events = value_find(answer, "events");
-	if (events->array.n_items == 0 && clock_now_usec() - begun < PAUSE_USEC)
-		return cancel_sleep(waiting->cancel, PAUSE_USEC);
-	return 0;
-}
-
 /* From here on only the second Ctrl-C ends the wait. */
 static void want_cancel(struct waiting *waiting)
 {
-	waiting->cancel = interrupt_second();
-	session_set_cancel(waiting->context->session, waiting->cancel);
+	waiting->follow.cancel = interrupt_second();
+	session_set_cancel(waiting->context->session, waiting->follow.cancel);
 	waiting->cancel_due = true;
 	progress_clear(&waiting->progress);
 	context_note(waiting->context, "cancelling; Ctrl-C again leaves it running");
@@ -112,28 +56,6 @@ static int left_running(struct waiting *waiting, const struct value *record, str
 		record ? uuid_of(record) : waiting->task);
 }
 
-/* No answer: 0 to try again. */
-static int try_again(struct waiting *waiting, int error, struct fault *fault)
-{
-	if (error == -EREMOTEIO && fault_is(fault, "EVENTS_LOST")) {
-		free(waiting->token);
-		waiting->token = xstrdup("");
-		return 0;
-	}
-	if (error == -EREMOTEIO || error == -EKEYREJECTED || error == -ENOENT)
-		return error;
-	uint64_t now = clock_now_usec();
-	if (waiting->lost_usec == 0) {
-		waiting->lost_usec = now;
-		progress_clear(&waiting->progress);
-		context_note(waiting->context, "lost contact with %s; trying again",
-			session_url(waiting->context->session));
-	}
-	if (now - waiting->lost_usec > SILENCE_USEC)
-		return error;
-	return cancel_sleep(waiting->cancel, RETRY_USEC);
-}
-
 static bool has_ended(const struct value *record)
 {
 	const char *status = value_find_string(record, "status", "pending");
@@ -145,14 +67,13 @@ static int follow(struct waiting *waiting, enum wait_interrupt interrupt, struct
 	struct fault *fault)
 {
 	for (;;) {
-		int r = waiting->cancel_due ? send_cancel(waiting, fault)
-					    : ask_events(waiting, record, fault);
-		if (r == 0)
-			waiting->lost_usec = 0;
-		else if (r != -ECANCELED)
-			r = try_again(waiting, r, fault);
+		int r = 0;
+		if (!waiting->cancel_due)
+			r = follow_next(&waiting->follow, record, fault);
+		else if ((r = send_cancel(waiting, fault)) < 0 && r != -ECANCELED)
+			r = follow_retry(&waiting->follow, r, fault);
 		if (r == -ECANCELED && interrupt == WAIT_CANCELS &&
-			waiting->cancel == interrupt_first()) {
+			waiting->follow.cancel == interrupt_first()) {
 			want_cancel(waiting);
 			continue;
 		}
@@ -168,6 +89,13 @@ static int follow(struct waiting *waiting, enum wait_interrupt interrupt, struct
 	}
 }
 
+static void contact_lost(void *arg)
+{
+	struct waiting *waiting = arg;
+
+	progress_clear(&waiting->progress);
+}
+
 int wait_for_task(struct context *context, const char *task, enum wait_interrupt interrupt,
 	struct value **ret_task, struct fault *fault)
 {
@@ -175,15 +103,19 @@ int wait_for_task(struct context *context, const char *task, enum wait_interrupt
 		.context = context,
 		.task = task,
 		.progress = {.enabled = context->progress},
-		.cancel = interrupt_first(),
-		.token = xstrdup(""),
+		.follow = {.context = context,
+			.class = "task",
+			.ref = task,
+			.cancel = interrupt_first(),
+			.lost = contact_lost,
+			.arg = &waiting},
 	};
 	struct value *record CLEANUP_VALUE = NULL;
-	session_set_cancel(context->session, waiting.cancel);
+	session_set_cancel(context->session, waiting.follow.cancel);
 	int r = follow(&waiting, interrupt, &record, fault);
 
 	progress_clear(&waiting.progress);
-	free(waiting.token);
+	follow_clear(&waiting.follow);
 	if (r < 0)
 		return r;
 	fault_clear(fault);
