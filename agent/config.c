@@ -50,6 +50,8 @@ static const struct config_key keys[] = {
 		.max = 365 * DAY),
 	KEY("migration", "peer_timeout", DURATION, peer_timeout_usec, "1min", .min = 100 * MS,
 		.max = DAY),
+	KEY("migration", "max_downtime", DURATION, max_downtime_usec, "300ms", .min = MS,
+		.max = 3600 * SEC),
 	KEY("migration", "bandwidth", SIZE, bandwidth_bytes_per_sec, "0", .min = 64 * KIB,
 		.max = UINT64_C(1) << 40, .zero = "unlimited"),
 	KEY("copy", "sessions", COUNT, copy_sessions, "0", .min = 1, .max = 16,

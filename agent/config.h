@@ -38,6 +38,7 @@ struct config {
 	uint64_t lease_usec;
 	uint64_t abandon_usec;
 	uint64_t peer_timeout_usec;
+	uint64_t max_downtime_usec;
 	uint64_t bandwidth_bytes_per_sec; /* 0: unlimited */
 
 	/* [copy]; 0: the copier's own default */

@@ -79,7 +79,7 @@ char **guest_argv_free(char **argv);
 #define GUEST_PIDFILE      "pid"
 #define GUEST_OUTPUT       "qemu.log"
 #define GUEST_NBD          "nbd"      /* of the NBD server inside QEMU (guest_nbd.h) */
-#define GUEST_MEMORY       "memory"   /* where one that is incoming takes its memory */
+#define GUEST_MEMORY       "memory"   /* where memory is taken from, or given to, when it moves */
 #define GUEST_WATCHDOG     "watchdog" /* socket */
 #define GUEST_WATCHDOG_LOG "watchdog.log"
 char *guest_file(const char *run_dir, const char *name);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A halted VM's way:
+/* The way of a VM whose guest runs, and of a halted one, which skips CONVERGING and HANDOVER:
  *
- *   sender    NEW > PREPARING > COPYING > SWITCHING > COMMITTING > FINISHING > DONE
- *   receiver        ALLOCATING > RECEIVING > SEALED > COMMITTED ............ > DONE
- *   both      before the commit: > ABORTING > CANCELLED | FAILED
+ *   sender    NEW > PREPARING > COPYING > CONVERGING > SWITCHING > HANDOVER > COMMITTING >
+ * FINISHING > DONE receiver        ALLOCATING > RECEIVING > SEALED > COMMITTED > DONE both before
+ * the commit: > ABORTING > CANCELLED | FAILED
  */
 #include "agent/migrate/fsm.h"
 
@@ -25,6 +25,17 @@ const struct fsm_row fsm_rows[] = {
 		"every disk is exported to this host; the log is being copied empty"),
 	SENDER(COPYING, COPIED, SWITCHING,
 		"the content was compared equal; the destination is asked to seal it"),
+	SENDER(COPYING, BULK_COPIED, CONVERGING,
+		"all was compared equal once; what the guest writes is sent after it, then its "
+		"memory"),
+	SENDER(CONVERGING, STOPPED, SWITCHING,
+		"the guest is paused; the last of its writes are sent, then the destination seals"),
+	SENDER(SWITCHING, RESUMED, CONVERGING,
+		"the guest runs on here; the destination has sealed nothing"),
+	SENDER(SWITCHING, SEALED_PAUSED, HANDOVER,
+		"the intent is recorded; QEMU hands the guest over and must not be told to cancel"),
+	SENDER(HANDOVER, HANDED_OVER, COMMITTING,
+		"the intent is recorded; the destination is asked for the commit until it answers"),
 	SENDER(SWITCHING, SEALED, COMMITTING,
 		"the intent is recorded; the destination is asked for the commit until it answers"),
 	SENDER(COMMITTING, COMMITTED, FINISHING,
@@ -44,10 +55,18 @@ const struct fsm_row fsm_rows[] = {
 		"cancelled; the source is untouched, the destination is told"),
 	SENDER(COPYING, FAILED, ABORTING,
 		"failed; the source is untouched, the destination is told"),
+	SENDER(CONVERGING, CANCEL, ABORTING,
+		"cancelled; the guest runs on here, the destination is told"),
+	SENDER(CONVERGING, FAILED, ABORTING,
+		"failed; the guest runs on here, the destination is told"),
 	SENDER(SWITCHING, CANCEL, ABORTING,
 		"cancelled; the source is untouched, the destination is told"),
 	SENDER(SWITCHING, FAILED, ABORTING,
 		"failed; the source is untouched, the destination is told"),
+	SENDER(HANDOVER, CANCEL, ABORTING,
+		"cancelled; the destination's guest is ended, then the one here runs on"),
+	SENDER(HANDOVER, FAILED, ABORTING,
+		"failed; the destination's guest is ended, then the one here runs on"),
 	SENDER(ABORTING, UNDONE, FAILED,
 		"the VM is at the source as before; the cause is in the record"),
 	SENDER(ABORTING, UNDONE_CANCELLED, CANCELLED, "the VM is at the source as before"),
@@ -80,7 +99,12 @@ const char *migration_event_name(enum migration_event event)
 		[EVENT_STARTED] = "started",
 		[EVENT_PREPARED] = "prepared",
 		[EVENT_COPIED] = "copied",
+		[EVENT_BULK_COPIED] = "bulk-copied",
+		[EVENT_STOPPED] = "stopped",
+		[EVENT_RESUMED] = "resumed",
 		[EVENT_SEALED] = "sealed",
+		[EVENT_SEALED_PAUSED] = "sealed-paused",
+		[EVENT_HANDED_OVER] = "handed-over",
 		[EVENT_COMMITTED] = "committed",
 		[EVENT_REFUSED] = "refused",
 		[EVENT_FINISHED] = "finished",

@@ -14,7 +14,12 @@ enum migration_event {
 	EVENT_STARTED,          /* sender: the request was checked and stored */
 	EVENT_PREPARED,         /* disks made and exported */
 	EVENT_COPIED,           /* log empty, content compared equal */
+	EVENT_BULK_COPIED,      /* the same, while the guest runs on and writes */
+	EVENT_STOPPED,          /* the guest is paused, its memory all but handed over */
+	EVENT_RESUMED,          /* the guest runs here again before anything was sealed */
 	EVENT_SEALED,           /* exports withdrawn, disks settled */
+	EVENT_SEALED_PAUSED,    /* the same, for a guest that is paused */
+	EVENT_HANDED_OVER,      /* the destination's QEMU has all of the guest and waits */
 	EVENT_COMMITTED,        /* the destination pool's database says so */
 	EVENT_REFUSED,          /* it says, durably, that the migration is aborted */
 	EVENT_FINISHED,         /* this side has forgotten what it kept for the migration */

@@ -40,7 +40,10 @@ struct migration *migration_new(const struct supervisor_params *params, struct m
 	m->stop = cancel_new();
 	m->ended = cancel_new();
 	restore_cancel(m);
-	m->rate = rate_limit_new(params->bandwidth_bytes_per_sec);
+	int64_t bandwidth = value_find_int(m->document, "bandwidth", 0);
+	m->rate = rate_limit_new(
+		bandwidth > 0 ? (uint64_t)bandwidth : params->bandwidth_bytes_per_sec);
+	m->figures.predicted_usec = UINT64_MAX;
 	m->last_heard_usec = clock_now_usec();
 	pthread_mutex_init(&m->lock, NULL);
 	pthread_condattr_init(&attributes);
@@ -147,7 +150,8 @@ int migration_post(struct migration *m, enum migration_event event, struct fault
 	log_info("MIG-STATE", "migration=%s role=%s from=%s event=%s to=%s", m->uuid,
 		migration_role_name(m->role), migration_state_name(row->from),
 		migration_event_name(event), migration_state_name(row->to));
-	report_state(m);
+	if (!m->quiet)
+		report_state(m);
 	return 0;
 }
 

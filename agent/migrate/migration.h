@@ -23,6 +23,19 @@ struct migration_disk {
 	_Atomic uint64_t ended_usec;   /* 0: not yet */
 };
 
+/* Figures of a guest that is moved while it runs. */
+struct migration_figures {
+	_Atomic uint64_t n_rounds;
+	_Atomic uint64_t left_bytes; /* dirty when last looked */
+	_Atomic uint64_t dirty_bytes_per_sec;
+	_Atomic uint64_t copy_bytes_per_sec;
+	_Atomic uint64_t predicted_usec;         /* of the pause; UINT64_MAX: unknown */
+	_Atomic uint64_t throttle_bytes_per_sec; /* 0: none */
+	_Atomic uint64_t throttled_usec;         /* since when; 0: not now */
+	_Atomic uint64_t memory_total;
+	_Atomic uint64_t memory_sent;
+};
+
 struct migration {
 	const struct supervisor_params *params;
 	char *uuid;
@@ -49,6 +62,9 @@ struct migration {
 	struct migration_disk *disks;
 	size_t n_disks;
 	struct rate_limit *rate;
+	struct migration_figures figures;
+	_Atomic bool quiet; /* the guest is paused: nothing is reported now */
+	struct live *live;  /* its own thread's; NULL: the VM is halted, or not looked at yet */
 
 	/* Receiver: only inside migration_enter. Sender: exports only, its own thread. */
 	struct tgt *tgt;

@@ -2,9 +2,8 @@
 #include "agent/migrate/plan.h"
 
 #include "agent/migrate/metadata.h"
-#include "agent/vm/operations.h"
+#include "agent/vm/guest_record.h"
 #include "base/alloc.h"
-#include "base/parse.h"
 #include "base/uuid.h"
 #include "target/image.h"
 
@@ -14,18 +13,6 @@
 #include <sys/stat.h>
 
 #define OPERATION "migrate_send"
-
-int plan_option_bool(const struct value *options, const char *name, bool fallback, bool *ret_value,
-	struct fault *fault)
-{
-	const char *text = value_find_string(options, name, NULL);
-
-	*ret_value = fallback;
-	if (!text || parse_bool(text, ret_value) == 0)
-		return 0;
-	char *field CLEANUP_FREE = xasprintf("options:%s", name);
-	return fault_set(fault, -EINVAL, "INVALID_VALUE", field, text, NULL);
-}
 
 /* A disk that another VM uses too would be taken away from it. */
 static int check_exclusive(
@@ -184,17 +171,46 @@ static int check_snapshots(const struct storage *storage, const char *vm, struct
 	return 0;
 }
 
-int plan_make(const struct storage *storage, const struct migrate_request *request, bool *ret_copy,
-	struct value **ret_disks, struct value **ret_manifest, struct fault *fault)
+/* How the guest knows its disks. Its CD drives stay behind, so they must be empty. */
+static int plan_guest(
+	const struct storage *storage, const char *vm, struct value *disks, struct fault *fault)
 {
+	struct guest_spec spec CLEANUP_GUEST_SPEC = GUEST_SPEC_INIT;
+	int r = guest_record_read(storage, vm, &spec, fault);
+
+	for (size_t i = 0; r == 0 && i < spec.n_drives; i++)
+		if (spec.drives[i].path)
+			r = fault_set(fault, -EPERM, "OPERATION_NOT_ALLOWED",
+				"a CD is in one of the VM's drives: eject it first, as it does not "
+				"move with a guest that runs",
+				NULL);
+	for (size_t i = 0; r == 0 && i < disks->array.n_items; i++) {
+		struct value *disk = disks->array.items[i];
+		size_t n = 0;
+		while (n < spec.n_disks &&
+			(!spec.disks[n].vdi ||
+				strcmp(spec.disks[n].vdi, value_find_string(disk, "vdi", "")) != 0))
+			n++;
+		if (n == spec.n_disks)
+			return fault_text(fault, -EINVAL,
+				"preflight: disk %s is none of the guest's",
+				value_find_string(disk, "vdi", ""));
+		value_set(disk, "node", value_new_format("d%zu", n));
+	}
+	return r;
+}
+
+int plan_make(const struct storage *storage, const struct migrate_request *request,
+	const struct value *options, struct value **ret_disks, struct value **ret_manifest,
+	struct fault *fault)
+{
+	bool live = value_find_bool(options, "live", false);
 	struct value *refs CLEANUP_VALUE = value_new_array();
 	struct value *disks CLEANUP_VALUE = value_new_array();
 	struct value *manifest CLEANUP_VALUE = NULL;
 	struct value *manifest_disks CLEANUP_VALUE = value_new_array();
 
-	int r = plan_option_bool(request->options, "copy", false, ret_copy, fault);
-	if (r == 0)
-		r = collect_disks(storage, request, refs, fault);
+	int r = collect_disks(storage, request, refs, fault);
 	if (r == 0)
 		r = check_snapshots(storage, request->vm, fault);
 	for (size_t i = 0; r == 0 && i < refs->array.n_items; i++) {
@@ -211,9 +227,12 @@ int plan_make(const struct storage *storage, const struct migrate_request *reque
 	if (r == 0)
 		r = metadata_export(
 			storage->pool, request->vm, refs, request->vif_map, &manifest, fault);
+	if (r == 0 && live)
+		r = plan_guest(storage, request->vm, disks, fault);
 	if (r < 0)
 		return r;
-	value_set_bool(manifest, "copy", *ret_copy);
+	value_set_bool(manifest, "copy", value_find_bool(options, "copy", false));
+	value_set_bool(manifest, "live", live);
 	value_set(manifest, "disks", TAKE_PTR(manifest_disks));
 	*ret_disks = TAKE_PTR(disks);
 	*ret_manifest = TAKE_PTR(manifest);

@@ -11,19 +11,24 @@
  *   vdi, vdi_uuid, name, path      source
  *   sr                             ref in the destination pool
  *   size, allocated                of the disk in the image: bytes, and how many are data
- *   file_size, device, inode, mtime_sec, mtime_nsec   of the source's file when planned */
+ *   file_size, device, inode, mtime_sec, mtime_nsec   of the source's file when planned
+ *   node                           of a guest that runs: its block node */
+
+/* What options say of a move, to be stored in the sender's document: copy (bool), live (bool: the
+ * guest runs), max_downtime (ms; absent: the host's), throttle (bool), on_no_convergence ("abort",
+ * "continue", "force"), bandwidth (bytes/s; absent: the host's). INVALID_VALUE [options:name,
+ * value]. */
+int plan_options(const struct storage *storage, const struct migrate_request *request,
+	struct value **ret_options, struct fault *fault);
 
 /* Checks of section 2.6.2 that need no peer, and the plan: *ret_disks (array, see above) and
- * *ret_manifest: what Peer.prepare takes (metadata.h). copy: whether options ask for a copy. */
-int plan_make(const struct storage *storage, const struct migrate_request *request, bool *ret_copy,
-	struct value **ret_disks, struct value **ret_manifest, struct fault *fault);
+ * *ret_manifest: what Peer.prepare takes (metadata.h). options: of plan_options. */
+int plan_make(const struct storage *storage, const struct migrate_request *request,
+	const struct value *options, struct value **ret_disks, struct value **ret_manifest,
+	struct fault *fault);
 
 /* -EBUSY with a fault when a disk's file is no longer what was planned (size, inode, time of
  * change). */
 int plan_check_sources(const struct value *disks, struct fault *fault);
-
-/* Reads an option of the request's map: "true"/"false" and the like; absent is the fallback. */
-int plan_option_bool(const struct value *options, const char *name, bool fallback, bool *ret_value,
-	struct fault *fault);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/migrate/report.h"
 
+#include "agent/migrate/live.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/json.h"
@@ -43,6 +44,7 @@ int report_begin(struct migration *m, struct fault *fault)
 	value_set_string(fields, "peer", token ? value_find_string(token, "master", "") : peer);
 	value_set(fields, "started", value_new_datetime(clock_wall_sec()));
 	value_set_int(fields, "eta", -1);
+	value_set_bool(fields, "live", live_is_wanted(m));
 	return object_create(m->params->storage->pool, CLASS, fields, &ref, fault);
 }
 
@@ -93,6 +95,7 @@ void report_state(struct migration *m)
 	enum migration_state state = migration_state(m);
 	struct value *fields CLEANUP_VALUE = value_new_struct();
 	struct value *error CLEANUP_VALUE = migration_get(m, "error");
+	struct value *pause CLEANUP_VALUE = migration_get(m, "pause");
 	char *ref CLEANUP_FREE = find_object(m);
 	char *who CLEANUP_FREE = migration_get_string(m, "cancelled_by");
 	char *there CLEANUP_FREE = migration_get_string(m, "vm_there");
@@ -106,6 +109,8 @@ void report_state(struct migration *m)
 		value_set_string(fields, "cancelled_by", who);
 	if (error)
 		value_set(fields, "error_info", TAKE_PTR(error));
+	if (pause)
+		value_set(fields, "pause", value_copy(pause));
 	if (fsm_is_final(state)) {
 		value_set(fields, "finished", value_new_datetime(clock_wall_sec()));
 		value_set_int(fields, "eta", 0);
@@ -124,6 +129,8 @@ void report_state(struct migration *m)
 	value_set_string(entries, "ferry:state", migration_state_name(state));
 	if (there)
 		value_set_string(entries, "ferry:vm_there", there);
+	if (pause)
+		value_set_string(entries, "ferry:pause_ms", value_find_string(pause, "total", ""));
 	tell_task(m, entries, -1);
 }
 
@@ -184,6 +191,38 @@ static void set_number(struct value *entries, const char *name, int64_t number)
 	value_set(entries, name, value_new_format("%lld", (long long)number));
 }
 
+/* What a guest that runs makes of it: how far the rounds are, and what the pause would be. */
+static void add_live_figures(struct migration *m, struct value *fields, struct value *entries)
+{
+	const struct migration_figures *figures = &m->figures;
+	uint64_t since = figures->throttled_usec;
+	bool known = figures->predicted_usec != UINT64_MAX;
+	const struct {
+		const char *name;
+		int64_t number;
+	} numbers[] = {
+		{"rounds", (int64_t)figures->n_rounds},
+		{"bytes_dirty", (int64_t)figures->left_bytes},
+		{"dirty_rate", (int64_t)figures->dirty_bytes_per_sec},
+		{"copy_rate", (int64_t)figures->copy_bytes_per_sec},
+		{"predicted_pause",
+			known ? (int64_t)(figures->predicted_usec / USEC_PER_MSEC) : -1},
+		{"throttle", (int64_t)figures->throttle_bytes_per_sec},
+		{"memory_total", (int64_t)figures->memory_total},
+		{"memory_sent", (int64_t)figures->memory_sent},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
+		char *key CLEANUP_FREE = xasprintf("ferry:%s", numbers[i].name);
+		value_set_int(fields, numbers[i].name, numbers[i].number);
+		set_number(entries, key, numbers[i].number);
+	}
+	if (since)
+		value_set(fields, "throttled_seconds",
+			value_new_double(
+				(double)(clock_now_usec() - since) / (double)USEC_PER_SEC));
+}
+
 void report_progress(struct migration *m, struct report_measure *measure)
 {
 	struct value *plan CLEANUP_VALUE = migration_get(m, "disks");
@@ -219,6 +258,8 @@ void report_progress(struct migration *m, struct report_measure *measure)
 	value_set_int(fields, "bytes_sent", (int64_t)totals.sent);
 	value_set_int(fields, "rate", (int64_t)rate);
 	value_set_int(fields, "eta", eta);
+	if (live_is_wanted(m))
+		add_live_figures(m, fields, entries);
 	if (ref)
 		object_set_fields(m->params->storage->pool, CLASS, ref, fields, NULL);
 	set_number(entries, "ferry:bytes_total", (int64_t)totals.allocated);

@@ -3,6 +3,8 @@
  * returns the event that ends the state, or STAY when the daemon stops. */
 #include "agent/migrate/sender.h"
 
+#include "agent/migrate/converge.h"
+#include "agent/migrate/handover.h"
 #include "agent/migrate/peer.h"
 #include "agent/migrate/plan.h"
 #include "agent/migrate/report.h"
@@ -19,8 +21,8 @@
 #define STAY N_EVENTS
 
 #define PREPARE_TIMEOUT_USEC (60 * USEC_PER_SEC)
-#define SEAL_TIMEOUT_USEC    (300 * USEC_PER_SEC) /* fsync of a whole disk */
 #define COMMIT_TIMEOUT_USEC  (60 * USEC_PER_SEC)
+#define COMMIT_STOP_USEC     (10 * USEC_PER_SEC)
 #define ABORT_TIMEOUT_USEC   (5 * USEC_PER_SEC)
 #define FIRST_PAUSE_USEC     (200 * USEC_PER_MSEC)
 #define MAX_PAUSE_USEC       (10 * USEC_PER_SEC)
@@ -78,7 +80,9 @@ static enum migration_event run_preparing(
 	struct value *args CLEANUP_VALUE = value_new_array();
 	struct value *result CLEANUP_VALUE = NULL;
 
-	int r = fill_log(m, fault);
+	int r = live_is_wanted(m) ? live_track(m->live, fault) : 0;
+	if (r == 0)
+		r = fill_log(m, fault);
 	if (r < 0)
 		return failure(m, fault);
 	value_append(args, migration_get(m, "manifest"));
@@ -91,27 +95,54 @@ static enum migration_event run_preparing(
 
 static enum migration_event run_copying(struct migration *m, struct peer *peer, struct fault *fault)
 {
-	int r = transfer_run(m, peer, fault);
+	bool live = live_is_wanted(m);
+	int r = live ? live_track(m->live, fault) : 0;
 
-	return r < 0 ? failure(m, fault) : EVENT_COPIED;
+	if (r == 0)
+		r = transfer_run(m, peer, fault);
+	if (r < 0)
+		return failure(m, fault);
+	return live ? EVENT_BULK_COPIED : EVENT_COPIED;
+}
+
+static enum migration_event run_converging(
+	struct migration *m, struct peer *peer, struct fault *fault)
+{
+	int r = live_track(m->live, fault);
+
+	if (r == 0)
+		r = converge_run(m, peer, fault);
+	return r < 0 ? failure(m, fault) : EVENT_STOPPED;
+}
+
+static enum migration_event switch_live(struct migration *m, struct peer *peer, struct fault *fault)
+{
+	int r = handover_seal(m, peer, fault);
+
+	if (r < 0)
+		return failure(m, fault);
+	return r > 0 ? EVENT_RESUMED : EVENT_SEALED_PAUSED;
 }
 
 static enum migration_event run_switching(
 	struct migration *m, struct peer *peer, struct fault *fault)
 {
 	struct value *disks CLEANUP_VALUE = migration_get(m, "disks");
-	struct value *args CLEANUP_VALUE = value_append(value_new_array(), value_new_struct());
-	struct value *result CLEANUP_VALUE = NULL;
 
+	if (live_is_wanted(m))
+		return switch_live(m, peer, fault);
 	int r = plan_check_sources(disks, fault);
 	if (r == 0)
-		r = peer_call_patiently(peer, "seal", m->uuid, args, SEAL_TIMEOUT_USEC,
-			m->params->peer_timeout_usec, m->cancel, &result, fault);
-	if (r == 0 && strcmp(value_find_string(result, "state", ""), "SEALED") != 0)
-		r = fault_text(fault, -EBADMSG,
-			"seal: the destination answered state \"%s\" instead of SEALED",
-			value_find_string(result, "state", ""));
+		r = handover_ask_seal(m, peer, fault);
 	return r < 0 ? failure(m, fault) : EVENT_SEALED;
+}
+
+static enum migration_event run_handover(
+	struct migration *m, struct peer *peer, struct fault *fault)
+{
+	int r = handover_run(m, peer, fault);
+
+	return r < 0 ? failure(m, fault) : EVENT_HANDED_OVER;
 }
 
 static void keep_refusal(struct migration *m, const struct value *result)
@@ -133,12 +164,19 @@ static enum migration_event run_committing(
 {
 	uint64_t pause = FIRST_PAUSE_USEC;
 
+	if (m->live)
+		m->live->times.asked = clock_now_usec();
 	for (;;) {
 		struct value *result CLEANUP_VALUE = NULL;
-		int r = peer_call(peer, "commit", m->uuid, NULL, COMMIT_TIMEOUT_USEC, m->stop,
+		/* A guest is paused: even a daemon that stops asks once. */
+		bool urgent = m->live && pause == FIRST_PAUSE_USEC;
+		int r = peer_call(peer, "commit", m->uuid, NULL,
+			urgent ? COMMIT_STOP_USEC : COMMIT_TIMEOUT_USEC, urgent ? NULL : m->stop,
 			&result, fault);
 		const char *decision = r == 0 ? value_find_string(result, "decision", "") : "";
 		if (strcmp(decision, "committed") == 0) {
+			handover_measure(m, result);
+			m->quiet = false;
 			migration_set(m, "vm_there",
 				value_new_string(value_find_string(result, "vm", REF_NULL)));
 			return EVENT_COMMITTED;
@@ -156,8 +194,8 @@ static enum migration_event run_committing(
 	}
 }
 
-/* Until it is done: the source's databases and files are this host's own. -ECANCELED when the
- * daemon stops. */
+/* Until it is done: the source's databases, files and guests are this host's own. -ECANCELED when
+ * the daemon stops. */
 static int insist(struct migration *m, int (*act)(struct migration *m, struct fault *fault),
 	const char *what, struct fault *fault)
 {
@@ -174,6 +212,17 @@ static int insist(struct migration *m, int (*act)(struct migration *m, struct fa
 	}
 }
 
+/* It runs at the destination now. */
+static int end_guest(struct migration *m, struct fault *fault)
+{
+	char *vm CLEANUP_FREE = migration_get_string(m, "vm");
+	char *vm_uuid CLEANUP_FREE = migration_get_string(m, "vm_uuid");
+
+	live_close(m);
+	int r = guests_end(m->params->guests, vm, vm_uuid, fault);
+	return r < 0 ? r : live_forget_gone(m, fault);
+}
+
 static enum migration_event run_finishing(
 	struct migration *m, struct peer *peer, struct fault *fault)
 {
@@ -181,9 +230,13 @@ static enum migration_event run_finishing(
 	struct value *result CLEANUP_VALUE = NULL;
 	bool keep = copy && copy->type == VALUE_BOOL && copy->boolean;
 
-	int r = keep ? insist(m, source_unlock, "unlocking the source VM", fault)
-		     : insist(m, source_forget,
-			       "the VM is at the destination; removing it from the source", fault);
+	int r = live_is_wanted(m) ? insist(m, end_guest, "ending the guest at the source", fault)
+				  : 0;
+	if (r == 0)
+		r = keep ? insist(m, source_unlock, "unlocking the source VM", fault)
+			 : insist(m, source_forget,
+				   "the VM is at the destination; removing it from the source",
+				   fault);
 	if (r < 0)
 		return STAY;
 	/* A courtesy: the receiver finishes by itself when it hears nothing. */
@@ -204,6 +257,21 @@ static bool is_told(int error, const struct fault *fault)
 					       fault_is(fault, "RBAC_PERMISSION_DENIED")));
 }
 
+/* As insist. */
+static int give_back(struct migration *m, struct peer *peer, struct fault *fault)
+{
+	uint64_t pause = FIRST_PAUSE_USEC;
+
+	while (live_is_wanted(m) && handover_give_back(m, peer, fault) < 0) {
+		char *text CLEANUP_FREE = fault_describe(fault);
+		log_error("MIG-GIVE-BACK", "migration=%s error=%s", m->uuid, text);
+		if (cancel_sleep(m->stop, pause) < 0)
+			return -ECANCELED;
+		pause = MIN(pause * 2, MAX_PAUSE_USEC);
+	}
+	return 0;
+}
+
 static enum migration_event run_aborting(
 	struct migration *m, struct peer *peer, struct fault *fault)
 {
@@ -211,7 +279,8 @@ static enum migration_event run_aborting(
 	uint64_t pause = FIRST_PAUSE_USEC;
 	char *reason CLEANUP_FREE = migration_get_string(m, "cancelled_by");
 
-	if (insist(m, source_unlock, "unlocking the source VM", fault) < 0)
+	if (give_back(m, peer, fault) < 0 ||
+		insist(m, source_unlock, "unlocking the source VM", fault) < 0)
 		return STAY;
 	do {
 		struct value *result CLEANUP_VALUE = NULL;
@@ -240,11 +309,39 @@ static const state_action actions[N_STATES] = {
 	[STATE_NEW] = run_new,
 	[STATE_PREPARING] = run_preparing,
 	[STATE_COPYING] = run_copying,
+	[STATE_CONVERGING] = run_converging,
 	[STATE_SWITCHING] = run_switching,
+	[STATE_HANDOVER] = run_handover,
 	[STATE_COMMITTING] = run_committing,
 	[STATE_FINISHING] = run_finishing,
 	[STATE_ABORTING] = run_aborting,
 };
+
+/* In these states there is a guest to be watched. */
+static bool needs_guest(enum migration_state state)
+{
+	return state == STATE_PREPARING || state == STATE_COPYING || state == STATE_CONVERGING ||
+	       state == STATE_SWITCHING || state == STATE_HANDOVER;
+}
+
+static enum migration_event act(struct migration *m, struct peer *peer, struct fault *fault)
+{
+	enum migration_state state = migration_state(m);
+
+	if (live_is_wanted(m) && needs_guest(state) && live_open(m, fault) < 0)
+		return failure(m, fault);
+	return actions[state](m, peer, fault);
+}
+
+/* The daemon stops: nobody would look after a guest that is paused. */
+static void leave(struct migration *m)
+{
+	enum migration_state state = migration_state(m);
+
+	if (m->live && (state == STATE_CONVERGING || state == STATE_SWITCHING))
+		live_cancel_memory(m->live, NULL);
+	live_close(m);
+}
 
 void sender_run(struct migration *m)
 {
@@ -253,9 +350,9 @@ void sender_run(struct migration *m)
 
 	while (!fsm_is_final(migration_state(m))) {
 		struct fault fault CLEANUP_FAULT = FAULT_INIT;
-		enum migration_event event = actions[migration_state(m)](m, peer, &fault);
+		enum migration_event event = act(m, peer, &fault);
 		if (event == STAY)
-			return;
+			break;
 		int r = migration_post(m, event, &fault);
 		if (r == -ECANCELED)
 			r = migration_post(m, EVENT_CANCEL, &fault);
@@ -265,7 +362,9 @@ void sender_run(struct migration *m)
 		char *text CLEANUP_FREE = fault_describe(&fault);
 		log_error("MIG-STORE", "migration=%s error=%s; trying again in 5 s", m->uuid, text);
 		if (cancel_sleep(m->stop, 5 * USEC_PER_SEC) < 0)
-			return;
+			break;
 	}
-	cancel_request(m->ended, "ended");
+	leave(m);
+	if (fsm_is_final(migration_state(m)))
+		cancel_request(m->ended, "ended");
 }

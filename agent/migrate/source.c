@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/migrate/source.h"
 
+#include "agent/migrate/live.h"
 #include "agent/migrate/metadata.h"
 #include "agent/vm/object.h"
 #include "agent/vm/operations.h"
@@ -19,6 +20,7 @@ struct marks {
 	struct value *disks;
 	struct value *manifest;
 	struct value *vif_map;
+	bool live;
 };
 
 static void marks_load(struct migration *m, struct marks *marks)
@@ -28,6 +30,7 @@ static void marks_load(struct migration *m, struct marks *marks)
 	marks->disks = migration_get(m, "disks");
 	marks->manifest = migration_get(m, "manifest");
 	marks->vif_map = migration_get(m, "vif_map");
+	marks->live = live_is_wanted(m);
 }
 
 static void marks_clear(struct marks *marks)
@@ -72,6 +75,19 @@ static int check_unchanged(struct pool_db *pool, const struct marks *marks, stru
 	return r;
 }
 
+/* It may have been started or have ended since the plan was made. */
+static int check_power(struct pool_db *pool, const struct marks *marks, struct fault *fault)
+{
+	const char *wanted = marks->live ? "Running" : "Halted";
+	char *state CLEANUP_FREE = NULL;
+
+	int r = object_get_string(pool, "VM", marks->vm, "power_state", &state, fault);
+	if (r < 0 || strcmp(state, wanted) == 0)
+		return r;
+	return fault_set(fault, -EBUSY, "VM_BAD_POWER_STATE", marks->vm,
+		marks->live ? "running" : "halted", state, NULL);
+}
+
 static int mark(struct pool_db *pool, void *arg, struct fault *fault)
 {
 	const struct marks *marks = arg;
@@ -80,13 +96,16 @@ static int mark(struct pool_db *pool, void *arg, struct fault *fault)
 		return 0;
 	int r = vm_check_operation(pool, marks->vm, VM_OPERATION, fault);
 	if (r == 0)
+		r = check_power(pool, marks, fault);
+	if (r == 0)
 		r = check_unchanged(pool, marks, fault);
 	if (r == 0)
 		r = vm_ensure_operation(pool, marks->vm, marks->key, VM_OPERATION, fault);
 	for (size_t i = 0; r == 0 && i < marks->disks->array.n_items; i++) {
 		const char *vdi = value_find_string(marks->disks->array.items[i], "vdi", "");
-		/* Another VM may have it too, and run. */
-		r = vm_check_disk_still(pool, vdi, VM_OPERATION, fault);
+		/* Another VM may have it too, and run. A guest's own writes are tracked. */
+		if (!marks->live)
+			r = vm_check_disk_still(pool, vdi, VM_OPERATION, fault);
 		if (r == 0)
 			r = object_map_set(pool, "VDI", vdi, "current_operations", marks->key,
 				VDI_OPERATION, fault);

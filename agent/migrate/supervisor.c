@@ -240,10 +240,11 @@ static int add_source_pool(
 
 /* All checks, the plan and the manifest; asks the destination for a dry run. */
 static int preflight(struct supervisor *supervisor, const struct migrate_request *request,
-	struct cancel *cancel, bool *ret_copy, struct value **ret_disks,
+	struct cancel *cancel, struct value **ret_options, struct value **ret_disks,
 	struct value **ret_manifest, struct fault *fault)
 {
 	const struct storage *storage = supervisor->params->storage;
+	struct value *options CLEANUP_VALUE = NULL;
 	struct value *disks CLEANUP_VALUE = NULL;
 	struct value *manifest CLEANUP_VALUE = NULL;
 	struct value *result CLEANUP_VALUE = NULL;
@@ -252,7 +253,9 @@ static int preflight(struct supervisor *supervisor, const struct migrate_request
 	if (r == 0)
 		r = peer_check_token(request->dest, fault);
 	if (r == 0)
-		r = plan_make(storage, request, ret_copy, &disks, &manifest, fault);
+		r = plan_options(storage, request, &options, fault);
+	if (r == 0)
+		r = plan_make(storage, request, options, &disks, &manifest, fault);
 	if (r == 0)
 		r = add_source_pool(storage, manifest, fault);
 	if (r < 0)
@@ -263,6 +266,7 @@ static int preflight(struct supervisor *supervisor, const struct migrate_request
 	r = peer_call(peer, "prepare", "", args, DRY_RUN_TIMEOUT_USEC, cancel, &result, fault);
 	if (r < 0)
 		return r;
+	*ret_options = TAKE_PTR(options);
 	*ret_disks = TAKE_PTR(disks);
 	*ret_manifest = TAKE_PTR(manifest);
 	return 0;
@@ -271,19 +275,19 @@ static int preflight(struct supervisor *supervisor, const struct migrate_request
 int supervisor_assert_can_migrate(struct supervisor *supervisor,
 	const struct migrate_request *request, struct cancel *cancel, struct fault *fault)
 {
+	struct value *options CLEANUP_VALUE = NULL;
 	struct value *disks CLEANUP_VALUE = NULL;
 	struct value *manifest CLEANUP_VALUE = NULL;
-	bool copy;
 
-	return preflight(supervisor, request, cancel, &copy, &disks, &manifest, fault);
+	return preflight(supervisor, request, cancel, &options, &disks, &manifest, fault);
 }
 
-/* The sender's document; takes over disks and manifest. */
+/* The sender's document; takes over options (which it is made of), disks and manifest. */
 static int make_document(struct supervisor *supervisor, const struct migrate_request *request,
-	const char *migration, const char *task, bool copy, struct value *disks,
+	const char *migration, const char *task, struct value *options, struct value *disks,
 	struct value *manifest, struct value **ret_document, struct fault *fault)
 {
-	struct value *document CLEANUP_VALUE = value_new_struct();
+	struct value *document CLEANUP_VALUE = options;
 	struct value *record CLEANUP_VALUE = NULL;
 
 	value_set(document, "disks", disks);
@@ -302,7 +306,6 @@ static int make_document(struct supervisor *supervisor, const struct migrate_req
 		value_set_string(document, "operation", task);
 	value_set(document, "token", value_copy(request->dest));
 	value_set(document, "vif_map", value_copy(request->vif_map));
-	value_set_bool(document, "copy", copy);
 	*ret_document = TAKE_PTR(document);
 	return 0;
 }
@@ -387,21 +390,21 @@ static int await_outcome(struct migration *m, const char *task, struct cancel *c
 int supervisor_migrate_send(struct supervisor *supervisor, const struct migrate_request *request,
 	const char *task, struct cancel *cancel, char **ret_vm_ref, struct fault *fault)
 {
+	struct value *options = NULL;
 	struct value *disks = NULL;
 	struct value *manifest = NULL;
 	struct value *document = NULL;
 	struct migration *m CLEANUP_MIGRATION = NULL;
 	char *uuid CLEANUP_FREE = uuid_new();
-	bool copy;
 
 	if (registry_count_senders(&supervisor->registry) >= supervisor->params->max_sending) {
 		char *limit CLEANUP_FREE = xasprintf("%u", supervisor->params->max_sending);
 		return fault_set(fault, -EBUSY, "TOO_MANY_STORAGE_MIGRATES", limit, NULL);
 	}
-	int r = preflight(supervisor, request, cancel, &copy, &disks, &manifest, fault);
+	int r = preflight(supervisor, request, cancel, &options, &disks, &manifest, fault);
 	if (r == 0)
-		r = make_document(
-			supervisor, request, uuid, task, copy, disks, manifest, &document, fault);
+		r = make_document(supervisor, request, uuid, task, options, disks, manifest,
+			&document, fault);
 	if (r == 0)
 		r = create_sender(supervisor, document, &m, uuid, fault);
 	if (r < 0)

@@ -37,6 +37,7 @@ struct supervisor_params {
 	uint64_t copy_request_bytes;
 	uint64_t copy_in_flight_bytes;
 	uint64_t bandwidth_bytes_per_sec; /* per migration; 0: unlimited */
+	uint64_t max_downtime_usec;       /* of a guest's pause, unless a move says otherwise */
 	unsigned max_sending;             /* at once; more: TOO_MANY_STORAGE_MIGRATES */
 	uint64_t heartbeat_usec;
 	uint64_t lease_usec;

@@ -2,7 +2,8 @@
 #include "agent/migrate/transfer.h"
 
 #include "agent/migrate/image_source.h"
-#include "agent/migrate/report.h"
+#include "agent/migrate/live.h"
+#include "agent/migrate/pulse.h"
 #include "agent/migrate/verify.h"
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -12,7 +13,6 @@
 #include <string.h>
 
 #define RENEW_TIMEOUT_USEC (60 * USEC_PER_SEC)
-#define REPORT_USEC        USEC_PER_SEC
 /* Sessions lost in a row without a byte leaving the log: then it is no accident. */
 #define MAX_FRUITLESS 8
 /* Rounds of sending again what the receiver read differently. */
@@ -43,7 +43,7 @@ int transfer_take_exports(struct migration *m, const struct value *result, struc
 	return 0;
 }
 
-static int renew(struct migration *m, struct peer *peer, struct fault *fault)
+int transfer_renew(struct migration *m, struct peer *peer, struct fault *fault)
 {
 	struct value *result CLEANUP_VALUE = NULL;
 
@@ -52,29 +52,34 @@ static int renew(struct migration *m, struct peer *peer, struct fault *fault)
 	return r < 0 ? r : transfer_take_exports(m, result, fault);
 }
 
+struct endpoint_spec transfer_target(struct migration *m, unsigned disk)
+{
+	const struct value *export = m->exports->array.items[disk];
+
+	return (struct endpoint_spec){
+		.kind = ENDPOINT_ISCSI,
+		.writable = true,
+		.address = value_find_string(export, "address", ""),
+		.port = (uint16_t)peer_int(export, "port", 0),
+		.iqn = value_find_string(export, "iqn", ""),
+		.initiator = value_find_string(export, "initiator", ""),
+		.user = value_find_string(export, "user", ""),
+		.secret = value_find_string(export, "secret", ""),
+		.serial = value_find_string(export, "serial", ""),
+		.size_bytes = (uint64_t)peer_int(export, "size", 0),
+	};
+}
+
 /* fresh: zeros need not be sent. No longer true once something has to be put right. */
 static int copy_once(struct migration *m, unsigned disk, const struct endpoint_spec *source,
 	bool fresh, struct fault *fault)
 {
-	const struct value *export = m->exports->array.items[disk];
 	struct copy_params params = {
 		.db = m->params->storage->agent,
 		.migration = m->uuid,
 		.disk = disk,
 		.source = *source,
-		.target =
-			{
-				.kind = ENDPOINT_ISCSI,
-				.writable = true,
-				.address = value_find_string(export, "address", ""),
-				.port = (uint16_t)peer_int(export, "port", 0),
-				.iqn = value_find_string(export, "iqn", ""),
-				.initiator = value_find_string(export, "initiator", ""),
-				.user = value_find_string(export, "user", ""),
-				.secret = value_find_string(export, "secret", ""),
-				.serial = value_find_string(export, "serial", ""),
-				.size_bytes = (uint64_t)peer_int(export, "size", 0),
-			},
+		.target = transfer_target(m, disk),
 		.target_fresh = fresh,
 		.n_sessions = m->params->copy_sessions,
 		.request_bytes = m->params->copy_request_bytes,
@@ -87,7 +92,7 @@ static int copy_once(struct migration *m, unsigned disk, const struct endpoint_s
 	return copy_run(&params, fault);
 }
 
-static bool is_session_loss(int error)
+bool transfer_is_session_loss(int error)
 {
 	return error == -ECONNRESET || error == -ETIMEDOUT || error == -ESTALE ||
 	       error == -EACCES || error == -ECONNREFUSED;
@@ -127,10 +132,10 @@ static int copy_disk(struct migration *m, struct peer *peer, unsigned disk,
 	for (;;) {
 		uint64_t left;
 		uint64_t rows;
-		r = m->exports ? 0 : renew(m, peer, fault);
+		r = m->exports ? 0 : transfer_renew(m, peer, fault);
 		if (r == 0)
 			r = copy_once(m, disk, source, fresh, fault);
-		if (!m->exports || !is_session_loss(r))
+		if (!m->exports || !transfer_is_session_loss(r))
 			break;
 		char *text CLEANUP_FREE = fault_describe(fault);
 		log_warn("MIG-SESSION-LOST", "migration=%s disk=%u error=%s", m->uuid, disk, text);
@@ -194,54 +199,8 @@ static int move_disk(struct migration *m, struct peer *peer, unsigned disk,
 {
 	struct image_source *source CLEANUP_IMAGE_SOURCE = NULL;
 
-	int r = image_source_open(m, plan, NULL, &source, fault);
+	int r = image_source_open(m, plan, m->live ? m->live->guest : NULL, &source, fault);
 	return r < 0 ? r : copy_and_verify(m, peer, disk, image_source_spec(source), fault);
-}
-
-struct pulse {
-	struct migration *migration;
-	struct cancel *end;
-};
-
-static void ask_after_peer(struct migration *m, struct peer *peer)
-{
-	struct value *result CLEANUP_VALUE = NULL;
-	struct fault fault CLEANUP_FAULT = FAULT_INIT;
-
-	int r = peer_call(
-		peer, "status", m->uuid, NULL, m->params->lease_usec, m->cancel, &result, &fault);
-	if (r < 0)
-		return; /* Unreachable or confused: whoever moves the data decides what follows. */
-	const char *state = value_find_string(result, "state", "");
-	if (strcmp(state, "ABORTING") != 0 && strcmp(state, "FAILED") != 0 &&
-		strcmp(state, "CANCELLED") != 0)
-		return;
-	fault_text(&fault, -ECANCELED, "the destination gave the migration up (state %s there)",
-		state);
-	if (value_find(result, "error"))
-		fault_from_list(value_find(result, "error"), &fault);
-	migration_set_error(m, &fault);
-	cancel_request(m->cancel, "the destination gave up");
-}
-
-static void *pulse_main(void *arg)
-{
-	struct pulse *pulse = arg;
-	struct migration *m = pulse->migration;
-	struct value *token CLEANUP_VALUE = migration_get(m, "token");
-	struct peer *peer CLEANUP_PEER = peer_new(token);
-	struct report_measure measure = {0};
-	uint64_t next_heartbeat = clock_deadline(m->params->heartbeat_usec);
-
-	while (cancel_sleep(pulse->end, REPORT_USEC) == 0) {
-		report_progress(m, &measure);
-		if (clock_now_usec() < next_heartbeat)
-			continue;
-		ask_after_peer(m, peer);
-		next_heartbeat = clock_deadline(m->params->heartbeat_usec);
-	}
-	report_progress(m, &measure);
-	return NULL;
 }
 
 /* Small disks first: each that is done is one that a failure cannot cost again. */
@@ -288,21 +247,14 @@ int transfer_run(struct migration *m, struct peer *peer, struct fault *fault)
 	struct value *disks CLEANUP_VALUE = migration_get(m, "disks");
 	size_t n = disks->array.n_items;
 	unsigned *order CLEANUP_FREE = xcalloc(n, sizeof(*order));
-	struct cancel *end CLEANUP_CANCEL = cancel_new();
-	struct pulse pulse = {.migration = m, .end = end};
-	pthread_t thread;
+	struct pulse *pulse CLEANUP_PULSE = NULL;
 	int r;
 
 	order_by_size(disks, order);
 	r = count_done_before(m, disks, fault);
-	if (r < 0)
-		return r;
-	r = -pthread_create(&thread, NULL, pulse_main, &pulse);
-	if (r < 0)
-		return fault_errno(fault, r, "starting the thread that reports progress");
+	if (r == 0)
+		r = pulse_start(m, &pulse, fault);
 	for (size_t i = 0; r == 0 && i < n; i++)
 		r = move_disk(m, peer, order[i], disks->array.items[order[i]], fault);
-	cancel_request(end, "the copy has ended");
-	pthread_join(thread, NULL);
 	return r;
 }

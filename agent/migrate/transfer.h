@@ -12,6 +12,14 @@
 int transfer_take_exports(
 	struct migration *migration, const struct value *result, struct fault *fault);
 
+/* Asks for exports that are valid now, after a session was lost. */
+int transfer_renew(struct migration *migration, struct peer *peer, struct fault *fault);
+/* The error of a copy that a renewed export may mend. */
+bool transfer_is_session_loss(int error);
+
+/* Where a disk is written to; it borrows from the migration's exports. */
+struct endpoint_spec transfer_target(struct migration *migration, unsigned disk);
+
 int transfer_run(struct migration *migration, struct peer *peer, struct fault *fault);
 
 #endif

@@ -43,7 +43,7 @@ static const struct rule {
 	{"clean_reboot", RUNNING, .needs_guest = true, .is_polite = true},
 	{"hard_shutdown", RUNNING | PAUSED, .needs_guest = true, .by_force = true},
 	{"hard_reboot", RUNNING | PAUSED, .needs_guest = true, .by_force = true},
-	{"migrate_send", HALTED, .needs_guest = true},
+	{"migrate_send", HALTED | RUNNING, .needs_guest = true},
 	{"destroy", HALTED, .needs_guest = false},
 };
 

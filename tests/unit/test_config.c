@@ -83,6 +83,7 @@ static void an_empty_file_gives_the_documented_defaults(void **state)
 	assert_int_equal(config.login_delay_usec, 5000000);
 	assert_int_equal(config.lease_usec, 15000000);
 	assert_int_equal(config.abandon_usec, 600000000);
+	assert_int_equal(config.max_downtime_usec, 300 * 1000);
 	assert_int_equal(config.bandwidth_bytes_per_sec, 0);
 	assert_int_equal(config.copy_sessions, 0);
 	assert_string_equal(config.tgtd, "/usr/sbin/tgtd");
@@ -118,6 +119,7 @@ static void every_key_is_read(void **state)
 				   "lease = 300ms\n"
 				   "abandon = 1s\n"
 				   "peer_timeout = 2s\n"
+				   "max_downtime = 1s\n"
 				   "bandwidth = 100M\n"
 				   "\n[copy]\n"
 				   "sessions = 2\n"
@@ -139,6 +141,7 @@ static void every_key_is_read(void **state)
 	check_ok(&fault, config_load(path, &config, &fault));
 	assert_string_equal(config.listen_host, "::1");
 	assert_int_equal(config.listen_port, 8443);
+	assert_int_equal(config.max_downtime_usec, 1000000);
 	assert_int_equal(config.bandwidth_bytes_per_sec, 100 << 20);
 	/* What is printed is what was read: no key is lost, and each comes back in its own form. */
 	config_print(&config, &printed);

@@ -16,8 +16,8 @@ static bool is_mentioned(enum migration_role role, enum migration_state state)
 	return false;
 }
 
-/* Whether any way leads from `state` to `goal`; the table has no cycles, so the depth is bounded.
- */
+/* Whether any way leads from `state` to `goal`; the depth is bounded, as a guest may be paused more
+ * than once. */
 static bool leads_to(enum migration_role role, enum migration_state state,
 	enum migration_state goal, unsigned depth)
 {
@@ -67,8 +67,8 @@ static void only_states_before_the_commit_can_be_cancelled(void **state)
 {
 	static const enum migration_state no[] = {STATE_COMMITTING, STATE_FINISHING,
 		STATE_COMMITTED, STATE_DONE, STATE_FAILED, STATE_CANCELLED};
-	static const enum migration_state sender[] = {
-		STATE_NEW, STATE_PREPARING, STATE_COPYING, STATE_SWITCHING};
+	static const enum migration_state sender[] = {STATE_NEW, STATE_PREPARING, STATE_COPYING,
+		STATE_CONVERGING, STATE_SWITCHING, STATE_HANDOVER};
 	static const enum migration_state receiver[] = {
 		STATE_ALLOCATING, STATE_RECEIVING, STATE_SEALED};
 

@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/migrate/live.h"
+
+#include "agent/copy/digest.h"
+#include "agent/guest/throttle.h"
+#include "agent/migrate/transfer.h"
+#include "base/alloc.h"
+#include "base/buf.h"
+#include "base/clock.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#define BITMAPS_KIND        "bitmaps" /* of resources; the name is the migration's uuid */
+#define DIGEST_TIMEOUT_USEC (60 * USEC_PER_SEC)
+
+bool live_is_wanted(struct migration *m)
+{
+	SCOPE_LOCK(&m->lock);
+	return value_find_bool(m->document, "live", false);
+}
+
+/* --- The guest ----------------------------------------------------------------------------------
+ */
+
+static void guest_has_ended(struct migration *m, const struct value *data)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+
+	fault_text(&fault, -ESRCH,
+		"migration %s: the guest ended at the source while it was moved (%s); the VM is "
+		"halted "
+		"there, with its disks as the guest left them",
+		m->uuid, value_find_string(data, "reason", "QEMU is gone"));
+	migration_set_error(m, &fault);
+	cancel_request(m->cancel, "the guest has ended");
+}
+
+static void *sentinel_main(void *arg)
+{
+	struct live *live = arg;
+	struct guest_watch *watch CLEANUP_GUEST_WATCH = guest_watch_new(live->guest);
+	struct pollfd fd = {.fd = guest_watch_fd(watch), .events = POLLIN};
+
+	while (cancel_poll(live->end, &fd, 1, USEC_FOREVER) >= 0) {
+		char *name CLEANUP_FREE = NULL;
+		struct value *data CLEANUP_VALUE = NULL;
+		uint64_t at;
+		if (!guest_watch_take(watch, &name, &data, &at) || strcmp(name, "ENDED") != 0)
+			continue;
+		guest_has_ended(live->migration, data);
+		break;
+	}
+	return NULL;
+}
+
+/* Names bitmaps and exports: digits and letters of the uuid. */
+static char *job_name(const struct migration *m)
+{
+	return xasprintf("ferry-%s", m->uuid);
+}
+
+static struct dirty *new_dirty(struct migration *m, struct guest *guest, const struct value *disks)
+{
+	char *job CLEANUP_FREE = job_name(m);
+	size_t n = disks->array.n_items;
+	struct dirty_disk *tracked CLEANUP_FREE = xcalloc(n + 1, sizeof(*tracked));
+
+	for (size_t i = 0; i < n; i++)
+		tracked[i] = (struct dirty_disk){
+			.node = value_find_string(disks->array.items[i], "node", ""),
+			.size_bytes = (uint64_t)value_find_int(disks->array.items[i], "size", 0),
+		};
+	return dirty_new(
+		&(struct dirty_params){.guest = guest, .job = job, .disks = tracked, .n_disks = n});
+}
+
+int live_open(struct migration *m, struct fault *fault)
+{
+	struct value *disks CLEANUP_VALUE = migration_get(m, "disks");
+	char *vm CLEANUP_FREE = migration_get_string(m, "vm");
+
+	if (m->live)
+		return 0;
+	struct resident *resident = guests_hold(m->params->guests, vm);
+	if (!resident)
+		return fault_text(fault, -ESRCH,
+			"the guest of the VM does not run here any more: migrate the VM again, "
+			"halted "
+			"or after a start");
+	struct live *live = xcalloc(1, sizeof(*live));
+	live->migration = m;
+	live->resident = resident;
+	live->guest = resident_guest(resident);
+	live->watch = guest_watch_new(live->guest);
+	live->stops = guest_watch_new(live->guest);
+	live->dirty = new_dirty(m, live->guest, disks);
+	live->n_disks = disks->array.n_items;
+	live->passes = xcalloc(live->n_disks + 1, sizeof(*live->passes));
+	live->images = xcalloc(live->n_disks + 1, sizeof(*live->images));
+	live->comparers = xcalloc(live->n_disks + 1, sizeof(*live->comparers));
+	live->end = cancel_new();
+	m->live = live;
+	int r = -pthread_create(&live->sentinel, NULL, sentinel_main, live);
+	live->has_sentinel = r == 0;
+	if (r == 0)
+		return 0;
+	live_close(m);
+	return fault_errno(fault, r, "starting the thread that watches the guest");
+}
+
+void live_close(struct migration *m)
+{
+	struct live *live = TAKE_PTR(m->live);
+
+	if (!live)
+		return;
+	cancel_request(live->end, "no longer watched");
+	if (live->has_sentinel)
+		pthread_join(live->sentinel, NULL);
+	pulse_stop(live->pulse);
+	live_close_passes(live);
+	tunnel_link_close(live->link);
+	watchdog_stop(live->watchdog);
+	dirty_free(live->dirty);
+	guest_watch_free(live->stops);
+	guest_watch_free(live->watch);
+	guests_release(live->resident);
+	cancel_free(live->end);
+	free(live->comparers);
+	free(live->images);
+	free(live->passes);
+	free(live);
+}
+
+/* --- Tracking -----------------------------------------------------------------------------------
+ */
+
+int live_track(struct live *live, struct fault *fault)
+{
+	struct migration *m = live->migration;
+	enum dirty_state state = DIRTY_NONE;
+
+	int r = resource_record(
+		m->params->storage->agent, m->uuid, BITMAPS_KIND, m->uuid, NULL, NULL, fault);
+	if (r == 0)
+		r = dirty_probe(live->dirty, &state, fault);
+	/* Nothing was read on the strength of it before the disks are exported. */
+	if (r == 0 && state == DIRTY_LOST && migration_state(m) == STATE_PREPARING)
+		r = dirty_stop(live->dirty, fault);
+	if (r == 0 && state == DIRTY_NONE && migration_state(m) != STATE_PREPARING)
+		return fault_text(fault, -ESTALE,
+			"the record of what the guest wrote since the copy began is gone from its "
+			"QEMU: migrate the VM again");
+	return r < 0 ? r : dirty_start(live->dirty, fault);
+}
+
+static int restore_throttle(struct live *live, struct fault *fault)
+{
+	struct value *limits CLEANUP_VALUE = migration_get(live->migration, "limits");
+
+	return limits ? throttle_restore(live->guest, limits, fault) : 0;
+}
+
+int live_forget_gone(struct migration *m, struct fault *fault)
+{
+	return resource_forget_name(m->params->storage->agent, BITMAPS_KIND, m->uuid, fault);
+}
+
+int live_forget(struct live *live, struct fault *fault)
+{
+	int r = restore_throttle(live, fault);
+
+	if (r == 0)
+		r = dirty_stop(live->dirty, fault);
+	return r < 0 ? r : live_forget_gone(live->migration, fault);
+}
+
+/* --- Rounds -------------------------------------------------------------------------------------
+ */
+
+static char *format_extents(const struct extent *extents, size_t n)
+{
+	struct buf text CLEANUP_BUF = BUF_INIT;
+
+	for (size_t i = 0; i < n; i++)
+		buf_printf(&text, "%s%" PRIu64 " %" PRIu64, i ? " " : "", extents[i].offset,
+			extents[i].length);
+	return buf_take_string(&text);
+}
+
+static bool is_digest(const char *hex, const unsigned char *digest)
+{
+	static const char digits[] = "0123456789abcdef";
+
+	for (size_t i = 0; i < DIGEST_BYTES; i++)
+		if (hex[2 * i] != digits[digest[i] >> 4] ||
+			hex[2 * i + 1] != digits[digest[i] & 15])
+			return false;
+	return true;
+}
+
+static int compare(void *arg, unsigned disk, const struct extent *extents, size_t n,
+	const unsigned char *digests, bool *ret_differs, struct fault *fault)
+{
+	struct live_comparer *comparer = arg;
+	struct migration *m = comparer->migration;
+	char *text CLEANUP_FREE = format_extents(extents, n);
+	struct value *args CLEANUP_VALUE = value_new_array();
+	struct value *result CLEANUP_VALUE = NULL;
+
+	value_append(args, value_new_int(disk));
+	value_append_string(args, text);
+	int r = peer_call_patiently(comparer->peer, "digest_extents", m->uuid, args,
+		DIGEST_TIMEOUT_USEC, m->params->peer_timeout_usec, m->cancel, &result, fault);
+	if (r < 0)
+		return r;
+	const char *there = value_find_string(result, "digests", "");
+	if (strlen(there) != n * DIGEST_BYTES * 2)
+		return fault_text(fault, -EBADMSG,
+			"verify: the destination's answer about disk %u is not a list of %zu "
+			"digests",
+			disk, n);
+	for (size_t i = 0; i < n; i++)
+		ret_differs[i] =
+			!is_digest(there + i * DIGEST_BYTES * 2, digests + i * DIGEST_BYTES);
+	return 0;
+}
+
+static int open_pass(
+	struct live *live, unsigned disk, const struct value *plan, struct fault *fault)
+{
+	struct migration *m = live->migration;
+	struct live_comparer *comparer = &live->comparers[disk];
+	struct value *token CLEANUP_VALUE = migration_get(m, "token");
+
+	peer_free(comparer->peer);
+	*comparer = (struct live_comparer){.migration = m, .peer = peer_new(token)};
+	int r = live->images[disk]
+			? 0
+			: image_source_open(m, plan, live->guest, &live->images[disk], fault);
+	if (r < 0)
+		return r;
+	return pass_open(
+		&(struct pass_params){
+			.db = m->params->storage->agent,
+			.migration = m->uuid,
+			.disk = disk,
+			.source = *image_source_spec(live->images[disk]),
+			.target = transfer_target(m, disk),
+			.rate = m->rate,
+			.progress = &m->disks[disk].copy,
+			.compare = compare,
+			.arg = comparer,
+			.cancel = m->cancel,
+		},
+		&live->passes[disk], fault);
+}
+
+int live_open_passes(struct live *live, struct fault *fault)
+{
+	struct value *disks CLEANUP_VALUE = migration_get(live->migration, "disks");
+	int r = 0;
+
+	for (unsigned i = 0; r == 0 && i < live->n_disks; i++)
+		if (!live->passes[i])
+			r = open_pass(live, i, disks->array.items[i], fault);
+	return r;
+}
+
+void live_close_passes(struct live *live)
+{
+	for (size_t i = 0; i < live->n_disks; i++) {
+		live->passes[i] = pass_close(live->passes[i]);
+		live->images[i] = image_source_close(live->images[i]);
+		live->comparers[i].peer = peer_free(live->comparers[i].peer);
+	}
+}
+
+struct harvest {
+	struct live *live;
+	unsigned disk;
+};
+
+static int take_extents(void *arg, const struct extent *extents, size_t n, struct fault *fault)
+{
+	const struct harvest *harvest = arg;
+	struct migration *m = harvest->live->migration;
+
+	return extent_log_add(m->params->storage->agent, m->uuid, harvest->disk, extents, n, fault);
+}
+
+static int store_harvest(struct agent_db *db, void *arg, struct fault *fault)
+{
+	struct harvest *harvest = arg;
+	struct live *live = harvest->live;
+	int r = 0;
+
+	(void)db;
+	for (unsigned i = 0; r == 0 && i < live->n_disks; i++) {
+		harvest->disk = i;
+		r = dirty_read(live->dirty, i, take_extents, harvest, fault);
+	}
+	return r;
+}
+
+int live_harvest(struct live *live, struct fault *fault)
+{
+	struct harvest harvest = {.live = live};
+	int r = dirty_check(live->dirty, fault);
+
+	if (r == 0)
+		r = dirty_freeze(live->dirty, fault);
+	/* All disks in one transaction, as they were frozen at one moment. */
+	if (r == 0)
+		r = agent_db_transaction(
+			live->migration->params->storage->agent, store_harvest, &harvest, fault);
+	return r < 0 ? r : dirty_acknowledge(live->dirty, fault);
+}
+
+int live_copy(struct live *live, struct predict_round *ret_round, struct fault *fault)
+{
+	int first = 0;
+
+	*ret_round = (struct predict_round){0};
+	for (size_t i = 0; i < live->n_disks; i++)
+		pass_begin(live->passes[i]);
+	for (size_t i = 0; i < live->n_disks; i++) {
+		struct pass_result result = {0};
+		struct fault cause CLEANUP_FAULT = FAULT_INIT;
+		int r = pass_await(live->passes[i], &result, &cause);
+		ret_round->sent_bytes += result.sent_bytes;
+		ret_round->busy_usec = MAX(ret_round->busy_usec, result.usec);
+		if (r == 0 || first < 0)
+			continue;
+		first = r;
+		fault_move(fault, &cause);
+	}
+	return first;
+}
+
+int live_left(struct live *live, uint64_t *ret_bytes, struct fault *fault)
+{
+	uint64_t *counts CLEANUP_FREE = xcalloc(live->n_disks + 1, sizeof(*counts));
+	int r = dirty_count(live->dirty, counts, fault);
+
+	*ret_bytes = 0;
+	for (size_t i = 0; i < live->n_disks; i++)
+		*ret_bytes += counts[i];
+	return r;
+}
+
+int live_cancel_memory(struct live *live, struct fault *fault)
+{
+	int r = memory_cancel(live->guest, fault);
+
+	live->at_switch = false;
+	live->watchdog = watchdog_stop(live->watchdog);
+	live->link = tunnel_link_close(live->link);
+	return r;
+}
