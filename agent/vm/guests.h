@@ -29,8 +29,9 @@ struct guests_params {
 /* Makes the folder. */
 int guests_new(const struct guests_params *params, struct guests **ret_guests, struct fault *fault);
 /* Once, before anything else: takes in the guests that an earlier agent left, ends those whose VM
- * is not to run, makes the VMs of those that are gone Halted. Blocks; a few seconds for each QEMU
- * that does not answer. */
+ * is not to run, makes the VMs of those that are gone Halted. One that a migration brought is told
+ * to run if its VM was committed, and otherwise left to the migration. Blocks; a few seconds for
+ * each QEMU that does not answer. */
 int guests_recover(struct guests *guests, struct fault *fault);
 /* Ends waits for guests that shut down; nothing new begins. Does not block. */
 void guests_close(struct guests *guests);

@@ -16,6 +16,47 @@ int __wrap_resident_await_memory(struct resident *resident, uint64_t deadline_us
 		wait_is_short ? clock_deadline(100 * USEC_PER_MSEC) : deadline_usec, cancel, fault);
 }
 
+/* --- Before the move ---------------------------------------------------------------------------
+ */
+
+/* The import and the guest that it would make, without disks. */
+static int try_guest(struct world *w, const struct value *manifest)
+{
+	struct value *disks CLEANUP_VALUE = value_new_array();
+	struct guest_spec spec CLEANUP_GUEST_SPEC = GUEST_SPEC_INIT;
+
+	fault_clear(&w->fixture->fault);
+	return receiver_try_guest(&w->params, manifest, disks, false, &spec, &w->fixture->fault);
+}
+
+static void a_guest_that_would_not_start_is_refused_before_the_move(void **state)
+{
+	struct world *w = *state;
+	struct value *manifest CLEANUP_VALUE = value_new_struct();
+	struct value *network = value_set_string(value_new_struct(), "bridge", "br0");
+	char *ref CLEANUP_FREE = fixture_object(w->fixture, "network", network);
+	struct value *vm = new_vm(w);
+	struct value *vif = value_new_struct();
+
+	value_set(manifest, "vm", vm);
+	check_ok(&w->fixture->fault, try_guest(w, manifest));
+	value_set_int(vm, "memory_static_max", 4096);
+	assert_true(try_guest(w, manifest) < 0);
+	assert_string_equal(w->fixture->fault.code, "VM_MEMORY_SIZE_TOO_LOW");
+	/* The ref that it had for a moment says nothing to anybody. */
+	assert_string_equal(w->fixture->fault.params[0], w->uuid);
+	value_set_int(vm, "memory_static_max", GUEST_MEMORY_BYTES);
+	value_set_string(vif, "device", "0");
+	value_set_string(vif, "network", ref);
+	value_set(manifest, "vifs", value_append(value_new_array(), vif));
+	assert_true(try_guest(w, manifest) < 0);
+	assert_string_equal(w->fixture->fault.code, "VM_REQUIRES_NETWORK");
+	assert_string_equal(w->fixture->fault.params[0], w->uuid);
+	assert_string_equal(w->fixture->fault.params[1], ref);
+	assert_int_equal(fixture_count(w->fixture, "VM"), 0);
+	assert_int_equal(fixture_count(w->fixture, "VIF"), 0);
+}
+
 /* --- Moves -------------------------------------------------------------------------------------
  */
 
@@ -214,6 +255,7 @@ static void an_abort_ends_the_qemu(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
+		CASE(a_guest_that_would_not_start_is_refused_before_the_move),
 		CASE(the_guest_arrives_and_runs),
 		CASE(a_commit_waits_for_the_last_of_the_memory),
 		CASE(a_commit_without_the_memory_is_refused_for_good),
