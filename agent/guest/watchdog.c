@@ -44,7 +44,7 @@ static int connect_to(const char *run_dir, int *ret_fd, struct ucred *ret_peer)
 
 	if (strlen(path) >= sizeof(name.sun_path))
 		return -ENAMETOOLONG;
-	strcpy(name.sun_path, path);
+	memcpy(name.sun_path, path, strlen(path) + 1);
 	if (fd < 0 || connect(fd, (struct sockaddr *)&name, sizeof(name)) < 0 ||
 		getsockopt(fd, SOL_SOCKET, SO_PEERCRED, ret_peer, &length) < 0)
 		return -errno;
@@ -67,7 +67,7 @@ static bool is_connected(int fd)
 static int end_left(const struct watchdog *watchdog, struct fault *fault)
 {
 	struct child *left = NULL;
-	struct ucred peer;
+	struct ucred peer = {0};
 	int fd CLEANUP_CLOSE = -1;
 	int r = connect_to(watchdog->run_dir, &fd, &peer);
 
@@ -134,7 +134,7 @@ static int report_end(const struct watchdog *watchdog, struct fault *fault)
  * the wait is for the end of the process meanwhile. */
 static int connect_started(struct watchdog *watchdog, uint64_t deadline_usec, struct fault *fault)
 {
-	struct ucred peer;
+	struct ucred peer = {0};
 
 	for (;;) {
 		int r = connect_to(watchdog->run_dir, &watchdog->fd, &peer);

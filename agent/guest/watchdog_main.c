@@ -301,7 +301,7 @@ static int open_socket(struct duty *duty, struct fault *fault)
 	if (strlen(path) >= sizeof(name.sun_path))
 		return fault_text(
 			fault, -ENAMETOOLONG, "the path %s is too long for a socket", path);
-	strcpy(name.sun_path, path);
+	memcpy(name.sun_path, path, strlen(path) + 1);
 	/* One that was there has ended: the agent has seen to that. */
 	unlink(path);
 	duty->listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);

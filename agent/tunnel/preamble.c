@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <gnutls/gnutls.h>
+#include <stdio.h>
 #include <string.h>
 
 #define MAGIC   "FRTN"
@@ -48,7 +49,7 @@ static int refuse(unsigned char answer, const char *name, struct fault *fault)
 int preamble_send(struct stream *stream, const char *name, const char *secret,
 	const struct limit *limit, struct fault *fault)
 {
-	char bytes[HEAD_BYTES + PREAMBLE_NAME_MAX + PREAMBLE_SECRET_MAX] = MAGIC;
+	char bytes[HEAD_BYTES + PREAMBLE_NAME_MAX + PREAMBLE_SECRET_MAX + 1] = MAGIC;
 	unsigned char answer = 0;
 	int r = preamble_check(name, secret, fault);
 
@@ -58,8 +59,7 @@ int preamble_send(struct stream *stream, const char *name, const char *secret,
 	bytes[AT_VERSION] = VERSION;
 	bytes[AT_NAME_LENGTH] = (char)name_length;
 	bytes[AT_SECRET_LENGTH] = (char)secret_length;
-	memcpy(bytes + HEAD_BYTES, name, name_length);
-	memcpy(bytes + HEAD_BYTES + name_length, secret, secret_length);
+	snprintf(bytes + HEAD_BYTES, sizeof(bytes) - HEAD_BYTES, "%s%s", name, secret);
 	r = stream_write_full(stream, bytes, HEAD_BYTES + name_length + secret_length, limit);
 	gnutls_memset(bytes, 0, sizeof(bytes));
 	if (r == 0)

@@ -175,7 +175,7 @@ static int open_unix(
 	if (strlen(path) >= sizeof(ret_name->sun_path))
 		return fault_text(
 			fault, -ENAMETOOLONG, "tunnel: the path %s is too long for a socket", path);
-	strcpy(ret_name->sun_path, path);
+	memcpy(ret_name->sun_path, path, strlen(path) + 1);
 	*ret_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (*ret_fd < 0) {
 		int error = -errno;
