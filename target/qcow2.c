@@ -300,16 +300,30 @@ static uint64_t entry_data_bytes(const struct walk *walk, const unsigned char *e
 	return walk->header->version >= 3 && (value & ENTRY_ZERO) ? 0 : walk->cluster;
 }
 
+/* A guest may be writing to it, and the file grow under the walk. */
+static bool is_in_file(struct walk *walk, uint64_t offset)
+{
+	struct stat st;
+
+	if (offset <= walk->file_bytes && walk->cluster <= walk->file_bytes - offset)
+		return true;
+	if (fstat(walk->fd, &st) < 0 || (uint64_t)st.st_size <= walk->file_bytes)
+		return false;
+	walk->n_tables_left += ((uint64_t)st.st_size - walk->file_bytes) / walk->cluster;
+	walk->file_bytes = (uint64_t)st.st_size;
+	return offset <= walk->file_bytes && walk->cluster <= walk->file_bytes - offset;
+}
+
 static int add_table(struct walk *walk, uint64_t offset, struct fault *fault)
 {
 	size_t step = walk->header->extended_l2 ? 16 : 8;
 
-	if (offset % walk->cluster || offset > walk->file_bytes ||
-		walk->cluster > walk->file_bytes - offset || walk->n_tables_left-- == 0)
+	if (offset % walk->cluster || !is_in_file(walk, offset) || walk->n_tables_left == 0)
 		return fault_text(fault, -EINVAL,
 			"its L1 table leads to %" PRIu64 ", where no L2 table can be: qemu-img "
 			"check says more",
 			offset);
+	walk->n_tables_left--;
 	int r = io_pread_full(walk->fd, walk->table, walk->cluster, offset);
 	if (r < 0)
 		return fault_errno(fault, r, "its L2 table at %" PRIu64, offset);
