@@ -4,6 +4,7 @@
 #include "agent/guest/guest_nbd.h"
 #include "base/alloc.h"
 #include "base/log.h"
+#include "base/uuid.h"
 
 #include <errno.h>
 #include <string.h>
@@ -49,12 +50,12 @@ int image_export_open(struct guest *guest, const char *job, const struct guest_n
 			"cannot export it then: shut the VM down and start it again",
 			node->name);
 	struct image_export *image CLEANUP_IMAGE_EXPORT = xcalloc(1, sizeof(*image));
+	char *unique CLEANUP_FREE = uuid_new();
 	image->guest = guest;
 	image->watch = guest_watch_new(guest);
-	image->name = xasprintf(NAME_PREFIX "%s.%s", job, node->name);
+	/* Unique, so that a disk may be open twice: for the copy and for the passes behind it. */
+	image->name = xasprintf(NAME_PREFIX "%s.%s.%.8s", job, node->name, unique);
 	int r = guest_nbd_ensure(guest, &image->socket, fault);
-	if (r == 0)
-		r = guest_nbd_end_export(guest, image->watch, image->name, fault);
 	if (r < 0)
 		return r;
 	image->is_there = true; /* Whether a command that failed had an effect is not known. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A disk of a running guest as the guest sees it, offered read-only by its own QEMU: how an image
- * that is not raw is read while the guest writes to it. The export is in QEMU, by its name, so that
- * one that an earlier agent left is found and replaced. */
+ * that is not raw is read while the guest writes to it. A disk may be exported more than once. The
+ * exports are in QEMU, by the job's name, so that those that an earlier agent left are found. */
 #ifndef FERRY_AGENT_GUEST_IMAGE_EXPORT_H
 #define FERRY_AGENT_GUEST_IMAGE_EXPORT_H
 
@@ -25,7 +25,7 @@ struct image_export *image_export_close(struct image_export *image);
 const char *image_export_socket(const struct image_export *image);
 const char *image_export_name(const struct image_export *image);
 
-/* Ends every export of the job: after a restart of the agent, when its disks are not read again. */
+/* Ends every export of the job: what an agent that died has left. */
 int image_export_forget(struct guest *guest, const char *job, struct fault *fault);
 
 DEFINE_CLEANUP(struct image_export *, image_export_close)

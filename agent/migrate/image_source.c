@@ -11,7 +11,8 @@
 #include <errno.h>
 #include <string.h>
 
-/* Of resources. The first is named by the server's folder, the second by its export. */
+/* Of resources. The first is named by the server's folder; the second has the VM whose guest it is.
+ */
 #define SERVER_KIND "image-server"
 #define EXPORT_KIND "image-export"
 
@@ -77,7 +78,8 @@ static int export_node(struct image_source *source, struct guest *guest,
 	struct migration *m = source->migration;
 	struct value *detail CLEANUP_VALUE = value_new_struct();
 	char *vm CLEANUP_FREE = migration_get_string(m, "vm");
-	char *name CLEANUP_FREE = xasprintf("%s.%s", m->uuid, node->name);
+	char *unique CLEANUP_FREE = uuid_new();
+	char *name CLEANUP_FREE = xasprintf("%s.%s.%.8s", m->uuid, node->name, unique);
 
 	value_set_string(detail, "vm", vm);
 	int r = resource_record(

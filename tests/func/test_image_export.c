@@ -147,23 +147,39 @@ static void closing_does_not_wait_for_a_client(void **state)
 	assert_true(bare_guest_is_running(&bare));
 }
 
-static void what_an_earlier_agent_left_is_replaced_or_forgotten(void **state)
+static void a_disk_is_read_twice_at_a_time(void **state)
 {
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
-	struct image_export *left = open_export();
+	struct image_export *copy = open_export();
+	struct image_export *pass = open_export();
+	struct endpoint *endpoint CLEANUP_ENDPOINT = open_endpoint(pass);
+	unsigned char data[512];
+
+	(void)state;
+	assert_int_equal(count_exports(), 2);
+	image_export_close(copy);
+	assert_int_equal(count_exports(), 1);
+	check_ok(&fault, endpoint_read(endpoint, (struct extent){0, 512}, data, NULL, &fault));
+	image_export_close(pass);
+	assert_int_equal(count_exports(), 0);
+}
+
+static void what_a_dead_agent_left_is_found_by_its_job(void **state)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	struct image_export *left[] = {open_export(), open_export()};
 
 	(void)state;
 	bare_guest_do(&bare, "block-export-add",
 		"{\"id\":\"other\",\"type\":\"nbd\",\"node-name\":\"d1\",\"name\":\"other\"}");
-	struct image_export *image = open_export();
-	assert_int_equal(count_exports(), 2);
-	struct endpoint *endpoint = open_endpoint(image);
-	endpoint_close(endpoint);
+	assert_int_equal(count_exports(), 3);
+	check_ok(&fault, image_export_forget(bare.guest, "another-job", &fault));
+	assert_int_equal(count_exports(), 3);
 	check_ok(&fault, image_export_forget(bare.guest, JOB, &fault));
 	check_ok(&fault, image_export_forget(bare.guest, JOB, &fault));
 	assert_int_equal(count_exports(), 1);
-	image_export_close(image);
-	image_export_close(left);
+	image_export_close(left[0]);
+	image_export_close(left[1]);
 	assert_int_equal(count_exports(), 1);
 }
 
@@ -209,7 +225,8 @@ int main(void)
 		TEST(what_the_guest_wrote_is_read_and_the_rest_is_a_hole),
 		TEST(a_node_in_an_iothread_is_never_exported),
 		TEST(closing_does_not_wait_for_a_client),
-		TEST(what_an_earlier_agent_left_is_replaced_or_forgotten),
+		TEST(a_disk_is_read_twice_at_a_time),
+		TEST(what_a_dead_agent_left_is_found_by_its_job),
 		TEST(a_server_that_runs_is_used_and_a_strangers_is_not),
 		TEST(a_guest_that_is_gone_is_no_obstacle),
 	};
