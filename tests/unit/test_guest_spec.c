@@ -95,7 +95,8 @@ static void the_machine_is_what_the_spec_says(void **state)
 
 	build(f);
 	assert_string_equal(f->argv[0], "/usr/bin/qemu");
-	assert_string_equal(option(f, "-m", 0), "262144K");
+	/* Without KVM no multiple of 64 pages. */
+	assert_string_equal(option(f, "-m", 0), "262152K");
 	assert_string_equal(option(f, "-smp", 0), "3");
 	assert_string_equal(option(f, "-uuid", 0), f->spec.uuid);
 	assert_string_equal(option(f, "-name", 0), "guest=web,, one");
@@ -245,12 +246,22 @@ static void an_empty_drive_has_no_medium(void **state)
 	assert_true(value_find_bool(medium, "read-only", false));
 }
 
+static void with_kvm_the_memory_is_as_asked(void **state)
+{
+	struct fixture *f = *state;
+
+	f->argv = guest_argv_free(f->argv);
+	f->argv = guest_argv_new(&f->spec, "/usr/bin/qemu", "kvm:tcg");
+	assert_string_equal(option(f, "-m", 0), "262144K");
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(the_machine_is_what_the_spec_says),
+		TEST(with_kvm_the_memory_is_as_asked),
 		TEST(a_kernel_is_started_with_its_arguments_as_they_are),
 		TEST(one_that_waits_for_memory_runs_only_when_told),
 		TEST(a_disk_is_a_file_below_a_format_below_a_device),
