@@ -2,6 +2,7 @@
 /* Receivers have no thread of their own: they act when the sender calls. What must happen without
  * a call happens here, once a second. */
 #include "agent/migrate/receiver.h"
+#include "agent/migrate/report.h"
 #include "agent/migrate/supervisor_internal.h"
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -10,6 +11,7 @@
 #include <errno.h>
 
 #define ROUND_USEC USEC_PER_SEC
+#define QUIET_USEC (2 * USEC_PER_SEC)
 
 static void abort_receiver(
 	struct supervisor *supervisor, struct migration *m, enum migration_event why)
@@ -43,6 +45,13 @@ static void suspend(struct migration *m)
 	receiver_suspend(m);
 }
 
+/* The pause that it kept quiet for has become long. */
+static void speak(struct migration *m)
+{
+	m->quiet = false;
+	report_state(m);
+}
+
 static void look_after(struct supervisor *supervisor, struct migration *m)
 {
 	const struct supervisor_params *params = supervisor->params;
@@ -64,6 +73,9 @@ static void look_after(struct supervisor *supervisor, struct migration *m)
 	/* It serves nothing since the seal; a QEMU may be all that there is of the guest. */
 	else if (state == STATE_SEALED && silent > params->lease_usec && m->tgt)
 		receiver_withdraw(m);
+	else if (state == STATE_SEALED && m->quiet &&
+		 clock_now_usec() - m->sealed_usec > QUIET_USEC)
+		speak(m);
 	else if (state == STATE_COMMITTED && silent > params->lease_usec)
 		receiver_finish(m, NULL);
 }

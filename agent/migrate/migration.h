@@ -70,6 +70,7 @@ struct migration {
 	struct tgt *tgt;
 	struct value *exports; /* how to log in to the disks, with secrets; never stored */
 	char *door;            /* of the guest's memory, while it is open */
+	uint64_t sealed_usec;  /* live: by this agent; 0: not yet */
 	uint64_t resumed_usec; /* when the guest was told to run here; 0: not by this agent */
 
 	/* The supervisor's. */

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the receiving states do. All are idempotent, so that a restart re-enters them; all but
- * receiver_check, receiver_digest*, receiver_is_live and receiver_incoming_status are called inside
+ * receiver_check, receiver_digest* and receiver_incoming_status are called inside
  * migration_enter. They block on files, tgtd, QEMU and the databases.
  *
- * The receiver's document: "session" (ref that authorises the sender), "manifest" (what the sender
- * said), "disks" (array of {sr, uuid, location, path, size, fields, device, inode}), "generation"
- * of the exports, "vm" once committed, "resumed" (live). */
+ * The receiver's document: "session" (ref that authorises the sender), "live", "manifest" (what the
+ * sender said), "disks" (array of {sr, uuid, location, path, size, fields, device, inode}),
+ * "generation" of the exports, "vm" once committed, "resumed" (live). */
 #ifndef FERRY_AGENT_MIGRATE_RECEIVER_H
 #define FERRY_AGENT_MIGRATE_RECEIVER_H
 
@@ -42,8 +42,6 @@ int receiver_digest(struct migration *migration, int64_t disk, int64_t span,
 int receiver_digest_extents(struct migration *migration, int64_t disk, const char *extents,
 	struct value **ret_result, struct fault *fault);
 
-/* Whether the guest moves too. */
-bool receiver_is_live(struct migration *migration);
 /* RECEIVING, live: starts the QEMU that takes the guest's memory, in place of an earlier one, and
  * opens its door: *ret_result {port, door, secret}. */
 int receiver_incoming(struct migration *migration, struct value **ret_result, struct fault *fault);

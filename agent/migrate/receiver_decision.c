@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The decision and what follows it: commit, finish, abort. */
+#include "agent/migrate/live.h"
 #include "agent/migrate/metadata.h"
 #include "agent/migrate/receiver_internal.h"
 #include "agent/vm/guest_state.h"
@@ -105,7 +106,7 @@ static char *console_of(struct migration *m)
 {
 	struct resident *resident CLEANUP_GUESTS_RESIDENT = NULL;
 
-	if (receiver_is_live(m))
+	if (live_is_wanted(m))
 		resident = guests_find_incoming(m->params->guests, m->uuid);
 	return resident ? guest_file(resident_run_dir(resident), GUEST_CONSOLE) : NULL;
 }
@@ -132,7 +133,7 @@ static int decide_commit(struct migration *m, char **ret_vm, struct fault *fault
 /* The guest runs first, everything else is for later. */
 static int resume(struct migration *m, const char *vm, struct fault *fault)
 {
-	if (!receiver_is_live(m))
+	if (!live_is_wanted(m))
 		return 0;
 	int r = guests_take_over(m->params->guests, m->uuid, vm, &m->resumed_usec, fault);
 	if (r < 0 && r != -ESRCH)
@@ -154,6 +155,7 @@ static int follow(struct migration *m, const char *vm, struct fault *fault)
 	if (r < 0)
 		return r;
 	migration_set(m, "vm", value_new_string(vm));
+	m->quiet = false;
 	r = migration_post(m, EVENT_COMMITTED, fault);
 	receiver_close_door(m);
 	/* The journal has done its work: the VDI rows name the files now. */
@@ -167,7 +169,7 @@ static int look_before(struct migration *m, char **ret_vm, struct fault *fault)
 {
 	int r = find_decision(m, ret_vm, fault);
 
-	return r < 0 || *ret_vm || !receiver_is_live(m) ? r : receiver_await_memory(m, fault);
+	return r < 0 || *ret_vm || !live_is_wanted(m) ? r : receiver_await_memory(m, fault);
 }
 
 int receiver_commit(struct migration *m, struct fault *fault)
@@ -225,6 +227,7 @@ int receiver_abort(struct migration *m, enum migration_event why, struct fault *
 
 	if (state == STATE_FAILED || state == STATE_CANCELLED)
 		return 0;
+	m->quiet = false;
 	int r = decide_abort(m, fault);
 	if (r == 0 && state != STATE_ABORTING)
 		r = migration_post(m, why, fault);

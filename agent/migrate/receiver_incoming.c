@@ -2,6 +2,7 @@
 /* The QEMU that a running guest moves into: started here, filled through a door of the tunnel. It
  * runs only when the commit has told it to, and until then belongs to the migration. */
 #include "agent/guest/memory.h"
+#include "agent/migrate/live.h"
 #include "agent/migrate/receiver_internal.h"
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -13,12 +14,6 @@
 #define SECRET_LENGTH 32
 /* The sender asks for the commit when its side is done, which is milliseconds before this one. */
 #define MEMORY_USEC (10 * USEC_PER_SEC)
-
-bool receiver_is_live(struct migration *m)
-{
-	SCOPE_LOCK(&m->lock);
-	return value_find_bool(value_find(m->document, "manifest"), "live", false);
-}
 
 /* --- Beginning ----------------------------------------------------------------------------------
  */
@@ -69,7 +64,7 @@ static int begin(struct migration *m, struct value **ret_result, struct fault *f
 
 int receiver_incoming(struct migration *m, struct value **ret_result, struct fault *fault)
 {
-	if (!receiver_is_live(m))
+	if (!live_is_wanted(m))
 		return fault_text(fault, -EINVAL,
 			"migration %s moves a VM that is halted: it has no memory to take",
 			m->uuid);
@@ -96,7 +91,7 @@ void receiver_incoming_status(struct migration *m, struct value *result)
 	char *end CLEANUP_FREE = NULL;
 	const char *status = "none";
 
-	if (!receiver_is_live(m))
+	if (!live_is_wanted(m))
 		return;
 	resident = guests_find_incoming(m->params->guests, m->uuid);
 	if (resident)
@@ -142,7 +137,7 @@ void receiver_close_door(struct migration *m)
 
 int receiver_end_incoming(struct migration *m, struct fault *fault)
 {
-	if (!receiver_is_live(m))
+	if (!live_is_wanted(m))
 		return 0;
 	int r = guests_end_incoming(m->params->guests, m->uuid, fault);
 	receiver_close_door(m);
@@ -153,7 +148,7 @@ bool receiver_may_run(struct migration *m)
 {
 	struct resident *resident CLEANUP_GUESTS_RESIDENT = NULL;
 
-	if (receiver_is_live(m))
+	if (live_is_wanted(m))
 		resident = guests_find_incoming(m->params->guests, m->uuid);
 	return resident;
 }

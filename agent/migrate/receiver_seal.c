@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The seal: from here on nothing can write to the disks. For a guest that runs it is part of its
  * pause: what is not needed for that (ending tgtd) comes later. */
+#include "agent/migrate/live.h"
 #include "agent/migrate/peer.h"
 #include "agent/migrate/receiver_internal.h"
 #include "base/alloc.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "target/export.h"
 
@@ -158,6 +160,9 @@ int receiver_seal(struct migration *m, const struct value *manifest, struct faul
 	int r = renew_manifest(m, manifest, fault);
 	if (r < 0)
 		return r;
+	/* The guest is paused: who looks at the migration learns of it a little later. */
+	m->quiet = live_is_wanted(m);
+	m->sealed_usec = clock_now_usec();
 	r = withdraw_exports(m, fault);
 	if (r == 0)
 		r = settle_disks(m, disks, fault);

@@ -118,6 +118,7 @@ static void clear_up(struct migration *m)
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
 
 	receiver_withdraw(m);
+	report_state(m); /* It may have died before it said so. */
 	if (receiver_recover_incoming(m, &fault) == 0)
 		return;
 	/* The next Peer.incoming, or the end of the migration, tries again. */

@@ -124,6 +124,7 @@ static int create_receiver(struct supervisor *supervisor, const char *session,
 
 	value_set_string(document, "session", session);
 	value_set(document, "manifest", value_copy(manifest));
+	value_set_bool(document, "live", value_find_bool(manifest, "live", false));
 	value_set(document, "disks", receiver_plan_disks(supervisor->params, manifest));
 	value_set_string(document, "name", value_find_string(vm, "name_label", ""));
 	value_set_string(document, "vm_uuid", value_find_string(vm, "uuid", ""));

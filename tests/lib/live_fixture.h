@@ -143,9 +143,12 @@ static inline void open_receiver(struct world *w, enum migration_state state)
 	value_set_int(disk, "size", DISK_BYTES);
 	value_set_int(disk, "device", (int64_t)st.st_dev);
 	value_set_int(disk, "inode", (int64_t)st.st_ino);
+	value_set_bool(row.document, "live", true);
 	value_set(row.document, "manifest", new_manifest(w));
 	value_set(row.document, "disks", value_append(value_new_array(), disk));
 	check_ok(fault, migration_insert(w->fixture->storage.agent, &row, fault));
+	free(fixture_object(
+		w->fixture, "migration", value_set_string(value_new_struct(), "uuid", row.uuid)));
 	w->m = migration_new(&w->params, &row);
 	migration_row_clear(&row);
 }
@@ -317,6 +320,17 @@ static inline void check_nothing_is_left(struct world *w, size_t n_vms)
 	check_is_dead(w);
 	assert_null(w->m->door);
 	assert_int_equal(fixture_count_journal(w->fixture), 0);
+}
+
+/* What those see who look at it. */
+static inline void check_shown(struct world *w, const char *state)
+{
+	char *ref CLEANUP_FREE = NULL;
+
+	check_ok(&w->fixture->fault, object_get_by_uuid(w->fixture->storage.pool, "migration",
+					     w->m->uuid, &ref, &w->fixture->fault));
+	struct value *record CLEANUP_VALUE = fixture_record(w->fixture, "migration", ref);
+	assert_string_equal(value_find_string(record, "state", ""), state);
 }
 
 static inline char *find_arrived(struct world *w)

@@ -2,6 +2,8 @@
 /* How a guest that runs comes in, and what keeps it from running here. */
 #include "tests/lib/live_fixture.h"
 
+#include "agent/migrate/supervisor_internal.h"
+
 static bool wait_is_short;
 
 int __real_resident_await_memory(struct resident *resident, uint64_t deadline_usec,
@@ -93,6 +95,29 @@ static void the_guest_arrives_and_runs(void **state)
 	end_both(w);
 }
 
+/* Telling takes the database's time, which is the guest's while it is paused. */
+static void a_seal_that_lasts_is_shown(void **state)
+{
+	struct world *w = *state;
+	struct supervisor *supervisor = NULL;
+
+	open_receiver(w, STATE_RECEIVING);
+	w->params.lease_usec = w->params.abandon_usec = 60 * USEC_PER_SEC;
+	supervisor = supervisor_new(&w->params);
+	registry_add(&supervisor->registry, w->m);
+	value_free(begin_incoming(w));
+	seal(w);
+	check_shown(w, "");
+	keeper_round(supervisor);
+	check_shown(w, "");
+	w->m->sealed_usec -= 3 * USEC_PER_SEC;
+	keeper_round(supervisor);
+	check_shown(w, "SEALED");
+	check_ok(&w->fixture->fault, receiver_abort(w->m, EVENT_FAILED, &w->fixture->fault));
+	supervisor_stop(supervisor);
+	check_nothing_is_left(w, 0);
+}
+
 /* The source is done milliseconds before the destination. */
 static void a_commit_waits_for_the_last_of_the_memory(void **state)
 {
@@ -109,6 +134,7 @@ static void a_commit_waits_for_the_last_of_the_memory(void **state)
 	check_incoming(w, "waiting");
 	check_ok(&w->fixture->fault, memory_continue(resident_guest(from), &w->fixture->fault));
 	check_ok(&w->fixture->fault, receiver_commit(w->m, &w->fixture->fault));
+	check_shown(w, "COMMITTED");
 	check_runs(w, true);
 	end_both(w);
 }
@@ -230,9 +256,7 @@ static void incoming_has_its_place(void **state)
 	assert_int_equal(receiver_incoming(w->m, &answer, &w->fixture->fault), -EINVAL);
 	w->m = migration_unref(w->m);
 	open_receiver(w, STATE_RECEIVING);
-	struct value *manifest = new_manifest(w);
-	value_set_bool(manifest, "live", false);
-	migration_set(w->m, "manifest", manifest);
+	migration_set(w->m, "live", value_new_bool(false));
 	assert_int_equal(receiver_incoming(w->m, &answer, &w->fixture->fault), -EINVAL);
 	assert_int_equal(guest_fixture_count_journal(w->fixture, NULL), 0);
 }
@@ -257,6 +281,7 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		CASE(a_guest_that_would_not_start_is_refused_before_the_move),
 		CASE(the_guest_arrives_and_runs),
+		CASE(a_seal_that_lasts_is_shown),
 		CASE(a_commit_waits_for_the_last_of_the_memory),
 		CASE(a_commit_without_the_memory_is_refused_for_good),
 		CASE(a_commit_whose_qemu_is_dead_is_refused_for_good),
