@@ -2,11 +2,14 @@
 #include "agent/daemon.h"
 
 #include "agent/api/api.h"
+#include "agent/ground.h"
+#include "agent/home.h"
 #include "agent/inventory.h"
 #include "agent/listener.h"
 #include "agent/machine.h"
 #include "agent/migrate/supervisor.h"
 #include "agent/notify.h"
+#include "agent/pool/member.h"
 #include "agent/privileges.h"
 #include "agent/storage/storage.h"
 #include "agent/tunnel/tunnel.h"
@@ -26,9 +29,9 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/resource.h>
+#include <sys/eventfd.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -37,8 +40,10 @@
 /* A migration's manifest is the largest request; it grows with the VM's disks, not with their size.
  */
 #define MAX_BODY_BYTES (16u << 20)
-/* Files that are open besides connections: databases, images, sockets of children. */
-#define OTHER_FILES 512
+/* Between a host's joining or leaving a pool and its new start: the answer goes out first. */
+#define RESTART_USEC (USEC_PER_SEC / 2)
+/* What serve() says when it is time. */
+#define RESTART 1
 
 /* Members in the order in which they are made. */
 struct daemon {
@@ -47,13 +52,16 @@ struct daemon {
 	int signal_fd;
 	int state_lock;
 	int run_lock;
-	int listen_fd; /* until the server has it */
+	int restart_fd; /* readable: this host has joined or left a pool */
+	int listen_fd;  /* each server has a copy of it */
+	bool is_announced;
 	char *url;
 	char *url_file;
 	char *certificate;
 	char *key;
 	char *fingerprint;
-	struct pool_db *pool;
+	struct home home;
+	struct pool_db *pool; /* home's */
 	struct agent_db *agent;
 	struct inventory inventory;
 	struct storage storage;
@@ -63,6 +71,7 @@ struct daemon {
 	struct guests *guests;
 	struct api *api;
 	struct server *server;
+	struct member *member; /* NULL: this host is the coordinator */
 };
 
 /* --- Ground -------------------------------------------------------------------------------------
@@ -83,67 +92,22 @@ static int block_signals(struct daemon *daemon, struct fault *fault)
 		int error = -errno;
 		return fault_errno(fault, error, "cannot watch for signals");
 	}
+	daemon->restart_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (daemon->restart_fd < 0) {
+		int error = -errno;
+		return fault_errno(fault, error, "cannot make an event");
+	}
 	return 0;
 }
 
-/* Only a warning: a daemon with few clients works with few files. */
-static void raise_file_limit(const struct config *config)
+/* Of the parts that have threads of their own. */
+static void ask_for_restart(void *arg)
 {
-	struct rlimit limit;
-	rlim_t wanted = config->max_connections + OTHER_FILES;
+	struct daemon *daemon = arg;
+	const uint64_t one = 1;
 
-	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= wanted)
-		return;
-	limit.rlim_cur = MIN(limit.rlim_max, wanted);
-	if (setrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur < wanted)
-		log_warn("FEW_FILES",
-			"limit=%llu wanted=%llu: raise LimitNOFILE, or lower "
-			"max_connections",
-			(unsigned long long)limit.rlim_cur, (unsigned long long)wanted);
-}
-
-static int ensure_directory(const char *path, const char *key, struct fault *fault)
-{
-	int r = io_ensure_dir(path, 0700);
-
-	if (r == 0 && access(path, R_OK | W_OK | X_OK) < 0)
-		r = -errno;
-	if (r < 0)
-		return fault_text(fault, r,
-			"%s ([ferryd] %s) must be a directory that uid %u can write: %s", path, key,
-			(unsigned)geteuid(), strerror(-r));
-	return 0;
-}
-
-/* Two daemons on one directory would each take the other's migrations for dead ones. */
-static int lock_directory(const char *dir, const char *key, int *ret_fd, struct fault *fault)
-{
-	char *path CLEANUP_FREE = xasprintf("%s/lock", dir);
-	int fd CLEANUP_CLOSE = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	char pid[32] = "";
-
-	if (fd < 0) {
-		int error = -errno;
-		return fault_errno(fault, error, "cannot open the lock %s", path);
-	}
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-		int error = -errno;
-		if (error != -EWOULDBLOCK)
-			return fault_errno(fault, error, "cannot lock %s", path);
-		ssize_t n = read(fd, pid, sizeof(pid) - 1);
-		pid[n > 0 ? n : 0] = '\0';
-		pid[strspn(pid, "0123456789")] = '\0';
-		return fault_text(fault, -EBUSY,
-			"another ferryd (process %s) uses %s; each needs a %s of its own",
-			*pid ? pid : "unknown", dir, key);
-	}
-	int length = snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
-	if (ftruncate(fd, 0) < 0 || pwrite(fd, pid, (size_t)length, 0) != length) {
-		int error = -errno;
-		return fault_errno(fault, error, "cannot write %s", path);
-	}
-	*ret_fd = TAKE_FD(fd);
-	return 0;
+	if (write(daemon->restart_fd, &one, sizeof(one)) < 0)
+		log_error("NO_RESTART", "error=\"%s\"", strerror(errno));
 }
 
 static int start_ground(struct daemon *daemon, struct fault *fault)
@@ -152,15 +116,16 @@ static int start_ground(struct daemon *daemon, struct fault *fault)
 	int r = block_signals(daemon, fault);
 
 	umask(077);
-	raise_file_limit(config);
+	ground_raise_file_limit(config);
 	if (r == 0)
-		r = ensure_directory(config->state_dir, "state_dir", fault);
+		r = ground_ensure_directory(config->state_dir, "state_dir", fault);
 	if (r == 0)
-		r = ensure_directory(config->run_dir, "run_dir", fault);
+		r = ground_ensure_directory(config->run_dir, "run_dir", fault);
 	if (r == 0)
-		r = lock_directory(config->state_dir, "state_dir", &daemon->state_lock, fault);
+		r = ground_lock_directory(
+			config->state_dir, "state_dir", &daemon->state_lock, fault);
 	if (r == 0)
-		r = lock_directory(config->run_dir, "run_dir", &daemon->run_lock, fault);
+		r = ground_lock_directory(config->run_dir, "run_dir", &daemon->run_lock, fault);
 	if (r == 0)
 		r = listener_open(config, &daemon->listen_fd, &daemon->url, fault);
 	privileges_forget_bind();
@@ -170,17 +135,64 @@ static int start_ground(struct daemon *daemon, struct fault *fault)
 /* --- State --------------------------------------------------------------------------------------
  */
 
+/* The daemon counts as started: systemd does not end it while it waits. */
+static bool wait_for_coordinator(void *arg, uint64_t duration_usec, const char *why)
+{
+	struct daemon *daemon = arg;
+	struct pollfd pollfd = {.fd = daemon->signal_fd, .events = POLLIN};
+	struct signalfd_siginfo info;
+
+	if (!daemon->is_announced) {
+		log_warn("COORDINATOR_AWAY", "error=\"%s\": waiting for it", why);
+		notify_ready("waiting for the pool's coordinator");
+	}
+	daemon->is_announced = true;
+	if (cancel_poll(NULL, &pollfd, 1, clock_deadline(duration_usec)) <= 0)
+		return true;
+	return read(daemon->signal_fd, &info, sizeof(info)) != sizeof(info) ||
+	       info.ssi_signo == SIGHUP;
+}
+
+static int open_pool(struct daemon *daemon, struct fault *fault)
+{
+	const struct home_params params = {
+		.config = daemon->config,
+		.url = daemon->url,
+		.fingerprint = daemon->fingerprint,
+		.wait = wait_for_coordinator,
+		.arg = daemon,
+	};
+	int r = home_open(&params, &daemon->home, fault);
+
+	daemon->is_announced = false;
+	daemon->pool = daemon->home.pool;
+	return r < 0 ? r
+		     : inventory_ensure(daemon->pool, daemon->config, daemon->home.membership.host,
+			       &daemon->inventory, fault);
+}
+
+/* The other hosts reach this one there. A member's coordinator stores it when it is greeted. */
+static int store_link(struct daemon *daemon, struct fault *fault)
+{
+	const struct host_link link = {
+		.host = daemon->inventory.host_ref,
+		.url = daemon->url,
+		.fingerprint = daemon->fingerprint,
+		.secret = (char *)"",
+	};
+
+	return daemon->home.link ? 0 : host_link_set(daemon->pool, &link, fault);
+}
+
 static int open_databases(struct daemon *daemon, struct fault *fault)
 {
-	const char *dir = daemon->config->state_dir;
-	char *pool_file CLEANUP_FREE = xasprintf("%s/pool.db", dir);
-	char *agent_file CLEANUP_FREE = xasprintf("%s/agent.db", dir);
-	int r = pool_db_open(pool_file, &daemon->pool, fault);
+	char *agent_file CLEANUP_FREE = xasprintf("%s/agent.db", daemon->config->state_dir);
+	int r = open_pool(daemon, fault);
 
 	if (r >= 0)
-		r = agent_db_open(agent_file, &daemon->agent, fault);
+		r = store_link(daemon, fault);
 	if (r >= 0)
-		r = inventory_ensure(daemon->pool, daemon->config, &daemon->inventory, fault);
+		r = agent_db_open(agent_file, &daemon->agent, fault);
 	if (r < 0)
 		return r;
 	daemon->storage = (struct storage){
@@ -205,7 +217,9 @@ static void tick(struct daemon *daemon)
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
 	struct value *srs CLEANUP_VALUE = NULL;
 
-	if (inventory_tick(daemon->pool, daemon->inventory.host_ref, &fault) < 0)
+	/* A member's comes with its ticks. */
+	if (!daemon->home.link &&
+		inventory_tick(daemon->pool, daemon->inventory.host_ref, &fault) < 0)
 		log_failure("TICK_FAILED", "object=host_metrics", &fault);
 	if (object_get_all(daemon->pool, "SR", &srs, &fault) < 0) {
 		log_failure("TICK_FAILED", "object=SR", &fault);
@@ -224,20 +238,21 @@ static int start_state(struct daemon *daemon, struct fault *fault)
 {
 	const struct config *config = daemon->config;
 	struct fault left CLEANUP_FAULT = FAULT_INIT;
-	int r = open_databases(daemon, fault);
 
+	daemon->certificate = xasprintf("%s/tls.crt", config->state_dir);
+	daemon->key = xasprintf("%s/tls.key", config->state_dir);
+	int r = tls_ensure_certificate(
+		daemon->certificate, daemon->key, config->host_name, config->address, fault);
+	if (r >= 0)
+		r = tls_fingerprint(daemon->certificate, &daemon->fingerprint, fault);
+	if (r >= 0)
+		r = open_databases(daemon, fault);
 	if (r < 0)
 		return r;
 	if (storage_recover(&daemon->storage, "", &left) < 0)
 		log_failure("STORAGE_NOT_SETTLED", "owner=daemon", &left);
 	tick(daemon);
-	daemon->certificate = xasprintf("%s/tls.crt", config->state_dir);
-	daemon->key = xasprintf("%s/tls.key", config->state_dir);
-	r = tls_ensure_certificate(
-		daemon->certificate, daemon->key, config->host_name, config->address, fault);
-	if (r >= 0)
-		r = tls_fingerprint(daemon->certificate, &daemon->fingerprint, fault);
-	return r;
+	return 0;
 }
 
 /* --- Services -----------------------------------------------------------------------------------
@@ -302,6 +317,19 @@ static int start_guests(struct daemon *daemon, struct fault *fault)
 	return r < 0 ? r : guests_recover(daemon->guests, fault);
 }
 
+static int start_member(struct daemon *daemon, struct fault *fault)
+{
+	const struct member_params params = {
+		.link = daemon->home.link,
+		.membership = &daemon->home.membership,
+		.memory = machine_memory,
+		.ejected = ask_for_restart,
+		.arg = daemon,
+	};
+
+	return daemon->home.link ? member_start(&params, &daemon->member, fault) : 0;
+}
+
 static int start_services(struct daemon *daemon, struct fault *fault)
 {
 	const struct config *config = daemon->config;
@@ -313,6 +341,13 @@ static int start_services(struct daemon *daemon, struct fault *fault)
 		.pool_ref = daemon->inventory.pool_ref,
 		.session_timeout_usec = config->session_timeout_usec,
 		.login_delay_usec = config->login_delay_usec,
+		.state_dir = config->state_dir,
+		.url = daemon->url,
+		.fingerprint = daemon->fingerprint,
+		.coordinator = daemon->home.coordinator_address,
+		.secret = daemon->home.membership.secret,
+		.restart = ask_for_restart,
+		.restart_arg = daemon,
 	};
 	/* Migrations first: the tasks that stand for them are taken over by the API. */
 	int r = supervisor_start(daemon->supervisor, fault);
@@ -321,8 +356,14 @@ static int start_services(struct daemon *daemon, struct fault *fault)
 		r = api_new(&api_params, &daemon->api, fault);
 	if (r < 0)
 		return r;
+	/* The server before this one has shut it down, which leaves it bound: its port may be one
+	 * that this process could not take again. */
+	if (listen(daemon->listen_fd, SOMAXCONN) < 0) {
+		int error = -errno;
+		return fault_errno(fault, error, "cannot listen on %s", config->listen);
+	}
 	const struct server_params server_params = {
-		.listen_fd = TAKE_FD(daemon->listen_fd),
+		.listen_fd = fcntl(daemon->listen_fd, F_DUPFD_CLOEXEC, 3),
 		.certificate_file = daemon->certificate,
 		.key_file = daemon->key,
 		.n_workers = (unsigned)config->workers,
@@ -330,7 +371,8 @@ static int start_services(struct daemon *daemon, struct fault *fault)
 		.max_body_bytes = MAX_BODY_BYTES,
 		.dispatcher = api_dispatcher(daemon->api),
 	};
-	return server_start(&server_params, &daemon->server, fault);
+	r = server_start(&server_params, &daemon->server, fault);
+	return r < 0 ? r : start_member(daemon, fault);
 }
 
 static int announce(struct daemon *daemon, struct fault *fault)
@@ -364,36 +406,50 @@ static void reload_log_level(const struct daemon *daemon)
 	log_info("RELOADED", "log_level=%d", (int)config.log_level);
 }
 
-/* Returns at SIGTERM or SIGINT. */
+/* Whether the daemon is to stop. */
+static bool take_signal(struct daemon *daemon)
+{
+	struct signalfd_siginfo info;
+
+	if (read(daemon->signal_fd, &info, sizeof(info)) != sizeof(info))
+		return false;
+	if (info.ssi_signo != SIGHUP) {
+		log_info("STOPPING", "signal=%u from=%u", info.ssi_signo, info.ssi_pid);
+		return true;
+	}
+	reload_log_level(daemon);
+	return false;
+}
+
+/* Returns 0 at SIGTERM or SIGINT, RESTART some time after ask_for_restart(). */
 static int serve(struct daemon *daemon, struct fault *fault)
 {
 	uint64_t next_tick = clock_deadline(TICK_USEC);
+	uint64_t restart_at = USEC_FOREVER;
 
 	for (;;) {
-		struct pollfd pollfd = {.fd = daemon->signal_fd, .events = POLLIN};
-		struct signalfd_siginfo info;
-		int r = cancel_poll(NULL, &pollfd, 1, next_tick);
+		struct pollfd fds[] = {{.fd = daemon->signal_fd, .events = POLLIN},
+			{.fd = daemon->restart_fd, .events = POLLIN}};
+		uint64_t asked;
+		int r = cancel_poll(NULL, fds, ARRAY_SIZE(fds), MIN(next_tick, restart_at));
 		if (r < 0)
 			return fault_errno(fault, r, "cannot wait for signals");
-		if (r == 0) {
+		if (clock_now_usec() >= restart_at)
+			return RESTART;
+		if (fds[1].revents && read(daemon->restart_fd, &asked, sizeof(asked)) > 0)
+			restart_at = MIN(restart_at, clock_deadline(RESTART_USEC));
+		if (fds[0].revents && take_signal(daemon))
+			return 0;
+		if (clock_now_usec() >= next_tick) {
 			tick(daemon);
 			next_tick = clock_deadline(TICK_USEC);
-			continue;
 		}
-		if (read(daemon->signal_fd, &info, sizeof(info)) != sizeof(info))
-			continue;
-		if (info.ssi_signo != SIGHUP) {
-			log_info("STOPPING", "signal=%u from=%u", info.ssi_signo, info.ssi_pid);
-			return 0;
-		}
-		reload_log_level(daemon);
 	}
 }
 
 /* Close: nothing new comes in. Stop: what runs ends where it is. Free. */
-static void stop(struct daemon *daemon)
+static void stop_services(struct daemon *daemon)
 {
-	notify_stopping();
 	if (daemon->url_file)
 		unlink(daemon->url_file);
 	if (daemon->server)
@@ -404,27 +460,62 @@ static void stop(struct daemon *daemon)
 	supervisor_close(daemon->supervisor);
 	if (daemon->guests)
 		guests_close(daemon->guests);
-	server_stop(daemon->server);
+	daemon->server = server_stop(daemon->server);
 
 	/* Threads of tasks may be on their way out of the supervisor until the api is gone. */
-	api_free(daemon->api);
-	supervisor_stop(daemon->supervisor);
-	tunnel_stop(daemon->tunnel);
-	guests_free(daemon->guests);
+	daemon->api = api_free(daemon->api);
+	daemon->supervisor = supervisor_stop(daemon->supervisor);
+	daemon->tunnel = tunnel_stop(daemon->tunnel);
+	daemon->guests = guests_free(daemon->guests);
+	daemon->member = member_stop(daemon->member);
+	free(TAKE_PTR(daemon->url_file));
+}
+
+static void close_state(struct daemon *daemon)
+{
 	if (daemon->agent)
 		agent_db_close(daemon->agent);
-	if (daemon->pool)
-		pool_db_close(daemon->pool);
+	daemon->agent = NULL;
+	daemon->pool = NULL;
+	home_close(&daemon->home);
 	inventory_clear(&daemon->inventory);
-	free(daemon->fingerprint);
-	free(daemon->key);
-	free(daemon->certificate);
-	free(daemon->url_file);
+	free(TAKE_PTR(daemon->fingerprint));
+	free(TAKE_PTR(daemon->key));
+	free(TAKE_PTR(daemon->certificate));
+}
+
+static void leave_ground(struct daemon *daemon)
+{
 	free(daemon->url);
 	cleanup_close(&daemon->listen_fd);
 	cleanup_close(&daemon->run_lock);
 	cleanup_close(&daemon->state_lock);
+	cleanup_close(&daemon->restart_fd);
 	cleanup_close(&daemon->signal_fd);
+}
+
+/* The life of this host in one pool. */
+static int run_once(struct daemon *daemon, struct fault *fault)
+{
+	int r = start_state(daemon, fault);
+
+	if (r >= 0)
+		r = start_tunnel(daemon, fault);
+	if (r >= 0)
+		r = start_guests(daemon, fault);
+	if (r >= 0)
+		r = start_services(daemon, fault);
+	if (r >= 0)
+		r = announce(daemon, fault);
+	if (r >= 0)
+		r = serve(daemon, fault);
+	if (r != RESTART)
+		notify_stopping();
+	stop_services(daemon);
+	close_state(daemon);
+	if (r == RESTART)
+		log_info("STARTING_ANEW", "this host has joined or left a pool");
+	return r;
 }
 
 int daemon_run(const struct config *config, const char *config_path, struct fault *fault)
@@ -435,23 +526,18 @@ int daemon_run(const struct config *config, const char *config_path, struct faul
 		.signal_fd = -1,
 		.state_lock = -1,
 		.run_lock = -1,
+		.restart_fd = -1,
 		.listen_fd = -1,
 	};
 	int r = start_ground(&daemon, fault);
 
 	if (r >= 0)
-		r = start_state(&daemon, fault);
-	if (r >= 0)
-		r = start_tunnel(&daemon, fault);
-	if (r >= 0)
-		r = start_guests(&daemon, fault);
-	if (r >= 0)
-		r = start_services(&daemon, fault);
-	if (r >= 0)
-		r = announce(&daemon, fault);
-	if (r >= 0)
-		r = serve(&daemon, fault);
-	stop(&daemon);
+		do
+			r = run_once(&daemon, fault);
+		while (r == RESTART);
+	leave_ground(&daemon);
+	if (r == -ECANCELED)
+		r = 0; /* stopped before it had started */
 	if (r >= 0)
 		log_info("STOPPED", "url=%s", config->listen);
 	return r < 0 ? r : 0;

@@ -18,6 +18,7 @@
 /* What one run of inventory_ensure works on. */
 struct work {
 	const struct config *config;
+	const char *member;    /* this host's ref in another's pool; NULL: it is the coordinator */
 	struct value *host;    /* facts, read before the transaction begins */
 	struct value *metrics; /* the same */
 	int64_t boot_time;     /* wall seconds */
@@ -365,13 +366,13 @@ static int refresh_all(struct pool_db *pool, const struct work *work, struct fau
 	const struct inventory *inventory = &work->inventory;
 	int r = object_set_fields(pool, "host", inventory->host_ref, work->host, fault);
 
-	if (r >= 0)
+	if (r >= 0 && !work->member)
 		r = set(pool, "pool", inventory->pool_ref, pool_facts(work), fault);
 	if (r >= 0)
 		r = refresh_times(pool, work, fault);
 	if (r >= 0)
 		r = refresh_pifs(pool, work, fault);
-	if (r >= 0)
+	if (r >= 0 && !work->member)
 		r = refresh_driver(pool, fault);
 	return r < 0 ? r : store_metrics(pool, inventory->host_ref, work->metrics, fault);
 }
@@ -387,15 +388,18 @@ static int ensure(struct pool_db *pool, void *arg, struct fault *fault)
 		return r;
 	if (!pools->array.n_items) {
 		r = create_all(pool, work, fault);
-	} else {
-		inventory->pool_ref = xstrdup(pools->array.items[0]->string);
+		return r < 0 ? r : refresh_all(pool, work, fault);
+	}
+	inventory->pool_ref = xstrdup(pools->array.items[0]->string);
+	if (work->member)
+		inventory->host_ref = xstrdup(work->member);
+	else
 		r = object_get_string(
 			pool, "pool", inventory->pool_ref, "master", &inventory->host_ref, fault);
-	}
 	return r < 0 ? r : refresh_all(pool, work, fault);
 }
 
-int inventory_ensure(struct pool_db *pool, const struct config *config,
+int inventory_ensure(struct pool_db *pool, const struct config *config, const char *member,
 	struct inventory *ret_inventory, struct fault *fault)
 {
 	/* A PIF has a numeric address; when peers are given a name, it is the one that the name is
@@ -403,6 +407,7 @@ int inventory_ensure(struct pool_db *pool, const struct config *config,
 	const char *ip = is_numeric(config->address) ? config->address : config->listen_host;
 	struct work work CLEANUP(work_clear) = {
 		.config = config,
+		.member = member,
 		.host = host_facts(config),
 		.metrics = metrics_facts(),
 		.boot_time = machine_boot_time(),

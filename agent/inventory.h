@@ -14,8 +14,9 @@ struct inventory {
 };
 
 /* Makes them, in one transaction, in a database without a pool; then, at every start, brings what
- * they say of the machine and of the configuration up to date. */
-int inventory_ensure(struct pool_db *pool, const struct config *config,
+ * they say of the machine and of the configuration up to date. member: this host's ref when the
+ * pool's coordinator is another host; NULL when it is this one. */
+int inventory_ensure(struct pool_db *pool, const struct config *config, const char *member,
 	struct inventory *ret_inventory, struct fault *fault);
 void inventory_clear(struct inventory *inventory);
 

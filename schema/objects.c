@@ -236,6 +236,31 @@ int object_create(struct pool_db *pool, const char *class, const struct value *f
 	return r;
 }
 
+static int restore(struct pool_db *pool, const struct class_table *table,
+	const struct value *fields, const char *ref, struct fault *fault)
+{
+	int r = exists(pool, table, ref, fault);
+
+	if (r > 0)
+		return fault_set(fault, -EEXIST, "DB_UNIQUENESS_CONSTRAINT_VIOLATION",
+			table->class->name, "ref", ref, NULL);
+	return r < 0 ? r : create(pool, table, fields, ref, fault);
+}
+
+int object_restore(struct pool_db *pool, const char *class, const char *ref,
+	const struct value *fields, struct fault *fault)
+{
+	const struct class_table *table;
+	struct db_scope scope;
+
+	int r = class_table_find(pool, class, &table, fault);
+	if (r == 0)
+		r = db_begin(pool->db, DB_WRITE, &scope, fault);
+	if (r < 0)
+		return r;
+	return db_end(&scope, restore(pool, table, fields, ref, fault), fault);
+}
+
 /* --- Change ---------------------------------------------------------------------------------- */
 
 struct change {

@@ -17,10 +17,10 @@ CREATE TABLE host_links (
 	secret      TEXT NOT NULL     -- shared with the coordinator; "" for the coordinator itself
 ) STRICT;
 
--- What became of hosts that asked to join, or had to leave: asked by those who missed the answer.
+-- Hosts between two pools: those that may join, and those that had to leave.
 CREATE TABLE host_departures (
 	host   TEXT NOT NULL,
 	secret TEXT NOT NULL,
-	bundle TEXT,                  -- what it takes along; NULL: it never joined
+	bundle TEXT,                  -- what it takes along when it leaves; NULL: it may join
 	PRIMARY KEY (host, secret)
 ) STRICT;

@@ -51,6 +51,10 @@ int pool_db_transaction(struct pool_db *db, pool_db_fn fn, void *arg, struct fau
  * written. fields and ret_ref may be NULL; the caller frees *ret_ref. */
 int object_create(struct pool_db *db, const char *class, const struct value *fields, char **ret_ref,
 	struct fault *fault);
+/* The same with a ref of the caller's, for objects that come with their refs from another pool: a
+ * ref that is there already is DB_UNIQUENESS_CONSTRAINT_VIOLATION [class, "ref", ref]. */
+int object_restore(struct pool_db *db, const char *class, const char *ref,
+	const struct value *fields, struct fault *fault);
 /* Refused with an INTERNAL_ERROR that names the other object while an owning relation (VBD.VM,
  * VDI.SR, VBD.VDI, PBD.SR, VIF.VM, VIF.network ...) points at it; other references to it become
  * NULL. */
@@ -131,6 +135,36 @@ int pool_db_set_user(
 	struct pool_db *db, const char *name, const char *password_hash, struct fault *fault);
 /* *ret_hash NULL when there is no such user. */
 int pool_db_get_user(struct pool_db *db, const char *name, char **ret_hash, struct fault *fault);
+/* Struct of name -> hash. */
+int pool_db_list_users(struct pool_db *db, struct value **ret_users, struct fault *fault);
+
+/* Pools of several hosts: how a host is reached and known. All strings owned. */
+struct host_link {
+	char *host; /* ref */
+	char *url;
+	char *fingerprint; /* of its certificate */
+	char *secret;      /* shared by it and the coordinator; "" for the coordinator itself */
+};
+
+void host_link_clear(struct host_link *link);
+int host_link_set(struct pool_db *db, const struct host_link *link, struct fault *fault);
+int host_link_remove(struct pool_db *db, const char *host, struct fault *fault);
+/* 1 found, 0 not. */
+int host_link_get(
+	struct pool_db *db, const char *host, struct host_link *ret_link, struct fault *fault);
+int host_link_list(
+	struct pool_db *db, struct host_link **ret_links, size_t *ret_n, struct fault *fault);
+void host_links_free(struct host_link *links, size_t n);
+
+/* A host between two pools: bundle NULL: it may join with that secret; else it has left, and that
+ * is what it takes along. find: 1 found (the caller frees *ret_bundle, which may be NULL), 0 not.
+ */
+int host_departure_record(struct pool_db *db, const char *host, const char *secret,
+	const char *bundle, struct fault *fault);
+int host_departure_forget(
+	struct pool_db *db, const char *host, const char *secret, struct fault *fault);
+int host_departure_find(struct pool_db *db, const char *host, const char *secret, char **ret_bundle,
+	struct fault *fault);
 
 /* The decision about an incoming migration, one row per migration, never changed once made.
  * decide: inserts it unless one exists; *ret_committed / *ret_vm_ref tell the decision that holds
@@ -142,6 +176,7 @@ int commit_find(struct pool_db *db, const char *migration_uuid, bool *ret_commit
 	char **ret_vm_ref, int64_t *ret_decided_at, struct fault *fault);
 
 DEFINE_CLEANUP(struct pool_db *, pool_db_close)
-#define CLEANUP_POOL_DB CLEANUP(cleanup_pool_db_close)
+#define CLEANUP_POOL_DB   CLEANUP(cleanup_pool_db_close)
+#define CLEANUP_HOST_LINK CLEANUP(host_link_clear)
 
 #endif

@@ -40,3 +40,29 @@ int pool_db_get_user(struct pool_db *pool, const char *name, char **ret_hash, st
 		return r;
 	return db_end(&scope, get_user(pool, name, ret_hash, fault), fault);
 }
+
+static int list_users(struct pool_db *pool, struct value *users, struct fault *fault)
+{
+	struct db_query *query CLEANUP_QUERY = NULL;
+	int r = db_query(pool->db, &query, fault, "SELECT name, password_hash FROM users", "");
+
+	while (r == 0 && (r = db_next(query, fault)) > 0) {
+		value_set_string(users, db_column_text(query, 0), db_column_text(query, 1));
+		r = 0;
+	}
+	return r;
+}
+
+int pool_db_list_users(struct pool_db *pool, struct value **ret_users, struct fault *fault)
+{
+	struct value *users CLEANUP_VALUE = value_new_struct();
+	struct db_scope scope;
+
+	int r = db_begin(pool->db, DB_READ, &scope, fault);
+	if (r < 0)
+		return r;
+	r = db_end(&scope, list_users(pool, users, fault), fault);
+	if (r == 0)
+		*ret_users = TAKE_PTR(users);
+	return r;
+}

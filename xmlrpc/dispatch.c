@@ -348,6 +348,15 @@ static int check_session(struct call *call, struct fault *fault)
 	return hooks->session_check(hooks->arg, call->method, call->session, fault);
 }
 
+int call_handle(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	const struct dispatch_hooks *hooks = &call->dispatcher->hooks;
+
+	return hooks->handle ? hooks->handle(hooks->arg, call, args, ret_result, fault)
+			     : call->method->handle(call, args, ret_result, fault);
+}
+
 static void run_handler(struct call *call, struct value **args)
 {
 	const struct method *method = call->method;
@@ -355,7 +364,7 @@ static void run_handler(struct call *call, struct value **args)
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
 
 	/* The call may have been ended and freed when a handler answers CALL_PENDING. */
-	int r = method->handle(call, args, &result, &fault);
+	int r = call_handle(call, args, &result, &fault);
 	args_free(args, method->n_params);
 	if (r == CALL_PENDING)
 		return;
@@ -371,8 +380,11 @@ static int prepare(
 	struct call *call, struct value *params, struct value ***ret_args, struct fault *fault)
 {
 	struct value **args = NULL;
+	const struct dispatch_hooks *hooks = &call->dispatcher->hooks;
 	int r = find_method(call, fault);
 
+	if (r == 0 && hooks->admit)
+		r = hooks->admit(hooks->arg, call->method, fault);
 	if (r == 0)
 		r = take_args(call, params, &args, fault);
 	if (r < 0)
@@ -413,6 +425,49 @@ static void run_call(struct call *call, struct value *params)
 		hooks->task_start(hooks->arg, call, call->async, args);
 	else
 		run_handler(call, args);
+}
+
+/* --- For another host ---------------------------------------------------------------------------
+ */
+
+static int execute(
+	struct call *call, struct value **args, struct value **ret_result, struct fault *fault)
+{
+	const struct method *method = call->method;
+	int r = method->handle(call, args, ret_result, fault);
+
+	assert(r != CALL_PENDING);
+	if (r < 0 && fault && !fault->code)
+		fault_errno(fault, r, "%s failed", method->name);
+	return r;
+}
+
+int dispatcher_execute(struct dispatcher *dispatcher, const struct execution *execution,
+	struct value **ret_result, struct fault *fault)
+{
+	struct value *params CLEANUP_VALUE = value_new_array();
+	struct call *call = xcalloc(1, sizeof(*call));
+	struct value **args = NULL;
+
+	atomic_init(&call->n_refs, 1);
+	call->dispatcher = dispatcher;
+	call->wire_name = xstrdup(execution->method);
+	call->session = xstrdup("");
+	call->peer_address = xstrdup("");
+	if (*execution->task)
+		call_set_task(call, execution->task, execution->cancel);
+	value_append_string(params, execution->session);
+	for (size_t i = 0; i < execution->params->array.n_items; i++)
+		value_append(params, value_copy(execution->params->array.items[i]));
+	int r = find_method(call, fault);
+	if (r == 0)
+		r = take_args(call, params, &args, fault);
+	if (r == 0) {
+		r = execute(call, args, ret_result, fault);
+		args_free(args, call->method->n_params);
+	}
+	call_unref(call);
+	return r;
 }
 
 /* --- Requests -----------------------------------------------------------------------------------

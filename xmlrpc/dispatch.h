@@ -47,6 +47,7 @@ enum method_flags {
 	METHOD_BARE = 1 << 3,       /* XML answer without Status (system.listMethods) */
 	METHOD_HIDDEN = 1 << 4,     /* not in system.listMethods (Peer.*) */
 	METHOD_PEER = 1 << 5,       /* needs a migration session, which serves nothing else */
+	METHOD_POOL = 1 << 6, /* needs the secret of a host of the pool, which serves no more */
 };
 
 /* A handler is done when it returns: 0 with *ret_result (NULL: void), or negative with a fault. Or
@@ -77,6 +78,11 @@ struct method {
  * args from there on: a malloc'd array of method->n_params values, NULL where left out. Work that
  * outlives the answer, as that of Async., holds the call by call_ref. */
 struct dispatch_hooks {
+	/* Optional: whether this host answers the method at all; asked before all else. */
+	int (*admit)(void *arg, const struct method *method, struct fault *fault);
+	/* Optional: in the place of method->handle, with its rules. */
+	int (*handle)(void *arg, struct call *call, struct value *const *args,
+		struct value **ret_result, struct fault *fault);
 	int (*session_check)(void *arg, const struct method *method, const char *session_ref,
 		struct fault *fault);
 	void (*task_start)(void *arg, struct call *call, bool async, struct value **args);
@@ -104,6 +110,18 @@ typedef void (*dispatch_reply)(
 void dispatcher_handle(struct dispatcher *dispatcher, enum wire wire, const void *body,
 	size_t length, const char *peer_address, dispatch_reply reply, void *reply_arg);
 
+/* Runs a method that another host of the pool has admitted and checked, in this thread, as part of
+ * a task if there is one. Not for methods that answer CALL_PENDING. */
+struct execution {
+	const char *method;
+	const char *session;
+	const char *task; /* "": none */
+	struct cancel *cancel;
+	const struct value *params; /* array, without the session */
+};
+int dispatcher_execute(struct dispatcher *dispatcher, const struct execution *execution,
+	struct value **ret_result, struct fault *fault);
+
 /* --- For handlers -------------------------------------------------------------------------------
  */
 
@@ -120,6 +138,10 @@ struct cancel *call_cancel(struct call *call);
  * exactly once. */
 struct call *call_ref(struct call *call);
 struct call *call_unref(struct call *call);
+
+/* Runs the handler, or what hooks.handle has in its place. For whoever runs tasks. */
+int call_handle(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault);
 
 /* Ends a pending call. The result (NULL: void) is taken over; the fault is left to the caller. */
 void call_succeed(struct call *call, struct value *result);

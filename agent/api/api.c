@@ -5,9 +5,13 @@
 #include "agent/api/auth.h"
 #include "agent/api/context.h"
 #include "agent/api/events.h"
+#include "agent/api/executions.h"
+#include "agent/api/forward.h"
 #include "agent/api/jobs.h"
 #include "agent/api/sessions.h"
 #include "agent/api/tasks.h"
+#include "agent/pool/link.h"
+#include "agent/pool/roster.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 
@@ -39,10 +43,41 @@ static const struct method_table *const tables[] = {
 	&network_methods,
 	&migration_methods,
 	&peer_methods,
+	&pool_methods,
+	&pool_hosts_methods,
 };
 
 /* --- Hooks of the dispatcher -------------------------------------------------------------------
  */
+
+/* A member serves its peers, and its coordinator; clients are sent there. A host that is joining a
+ * pool serves nobody. */
+static int hook_admit(void *arg, const struct method *method, struct fault *fault)
+{
+	struct api *api = arg;
+	bool is_internal = method->flags & (METHOD_PEER | METHOD_POOL);
+
+	if (api->coordinator_address && !is_internal && !(method->flags & METHOD_BARE))
+		return fault_set(fault, -EPERM, "HOST_IS_SLAVE", api->coordinator_address, NULL);
+	if (atomic_load(&api->is_joining) && !is_internal)
+		return fault_set(fault, -EBUSY, "OTHER_OPERATION_IN_PROGRESS", "pool",
+			api->pool_ref, "join", "", NULL);
+	return 0;
+}
+
+/* What stands in a session's place between hosts of the pool. */
+static int check_host(struct api *api, const char *session, struct fault *fault)
+{
+	char *host CLEANUP_FREE = NULL;
+	char *secret CLEANUP_FREE = NULL;
+	bool is_right = false;
+
+	if (link_session_parse(session, &host, &secret))
+		is_right = api->roster ? roster_knows(api->roster, host, secret)
+				       : strcmp(host, api->host_ref) == 0 &&
+						 link_secret_is(secret, api->secret);
+	return is_right ? 0 : fault_set(fault, -EACCES, "SESSION_INVALID", session, NULL);
+}
 
 /* A session of a migration serves its peer calls and nothing else, and those no other session. */
 static int hook_session_check(
@@ -50,6 +85,9 @@ static int hook_session_check(
 {
 	struct api *api = arg;
 	enum session_kind kind;
+
+	if (method->flags & METHOD_POOL)
+		return check_host(api, session, fault);
 	int r = sessions_check(api->sessions, session, &kind, fault);
 
 	if (r < 0)
@@ -68,6 +106,12 @@ static void hook_task_start(void *arg, struct call *call, bool async, struct val
 	struct api *api = arg;
 
 	tasks_start(api->tasks, call, async, args);
+}
+
+static int hook_handle(void *arg, struct call *call, struct value *const *args,
+	struct value **ret_result, struct fault *fault)
+{
+	return forward_handle(arg, call, args, ret_result, fault);
 }
 
 /* --- What the parts tell each other ------------------------------------------------------------
@@ -106,8 +150,10 @@ static void *housekeeper_main(void *arg)
 
 	pause = MAX(MIN(pause, HOUSEKEEPING_MAX_USEC), HOUSEKEEPING_MIN_USEC);
 	while (cancel_sleep(api->closing, pause) == 0) {
-		sessions_expire(api->sessions);
-		tasks_collect(api->tasks);
+		if (api->roster) {
+			sessions_expire(api->sessions);
+			tasks_collect(api->tasks);
+		}
 		malloc_trim(MALLOC_KEEP_BYTES);
 	}
 	return NULL;
@@ -131,6 +177,8 @@ static bool is_taken(void *arg, const char *name)
 static void build_methods(struct api *api)
 {
 	const struct dispatch_hooks hooks = {
+		.admit = hook_admit,
+		.handle = hook_handle,
 		.session_check = hook_session_check,
 		.task_start = hook_task_start,
 		.arg = api,
@@ -146,10 +194,9 @@ static void build_methods(struct api *api)
 	dispatcher_add(api->dispatcher, rows, n);
 }
 
-static int await_migration(void *arg, const char *migration, const char *task,
+static int await_migration(struct api *api, const char *migration, const char *task,
 	struct cancel *cancel, struct value **ret_result, struct fault *fault)
 {
-	struct api *api = arg;
 	char *vm CLEANUP_FREE = NULL;
 	int r = supervisor_await(api->supervisor, migration, task, cancel, &vm, fault);
 
@@ -158,11 +205,44 @@ static int await_migration(void *arg, const char *migration, const char *task,
 	return r;
 }
 
+static int await_task(void *arg, const struct value *config, const char *task,
+	struct cancel *cancel, struct value **ret_result, struct fault *fault)
+{
+	struct api *api = arg;
+	const char *host = value_find_string(config, TASK_HOST_KEY, NULL);
+
+	if (host)
+		return forward_await(api, host, task, cancel, ret_result, fault);
+	return await_migration(api, value_find_string(config, "ferry:migration", ""), task, cancel,
+		ret_result, fault);
+}
+
+/* On a member, for the coordinator. Without a method it is the wait for a migration. */
+static int run_execution(void *arg, const struct execution *execution, struct value **ret_result,
+	struct fault *fault)
+{
+	struct api *api = arg;
+
+	if (*execution->method)
+		return dispatcher_execute(api->dispatcher, execution, ret_result, fault);
+	return await_migration(api, value_string(execution->params->array.items[0], ""),
+		execution->task, execution->cancel, ret_result, fault);
+}
+
+/* What the coordinator alone does for all: it knows the hosts, and what they work on. */
+static int start_coordinator(struct api *api, struct fault *fault)
+{
+	int r = roster_new(api->pool, api->host_ref, &api->roster, fault);
+
+	return r < 0 ? r : tasks_recover(api->tasks, await_task, api, fault);
+}
+
 static int start_parts(struct api *api, const struct api_params *params, struct fault *fault)
 {
 	const struct sessions_params sessions = {
 		.pool = api->pool,
 		.host_ref = api->host_ref,
+		.is_member = api->coordinator_address != NULL,
 		.timeout_usec = params->session_timeout_usec ? params->session_timeout_usec
 							     : SESSION_TIMEOUT_USEC,
 		.is_busy = session_is_busy,
@@ -178,7 +258,7 @@ static int start_parts(struct api *api, const struct api_params *params, struct 
 	int r;
 
 	api->tasks = tasks_new(api->pool, api->host_ref);
-	r = tasks_recover(api->tasks, await_migration, api, fault);
+	r = api->coordinator_address ? 0 : start_coordinator(api, fault);
 	if (r == 0)
 		r = events_new(api->pool, &api->events, fault);
 	if (r == 0)
@@ -194,6 +274,22 @@ static int start_parts(struct api *api, const struct api_params *params, struct 
 	return 0;
 }
 
+static char *copy_or_null(const char *text)
+{
+	return text ? xstrdup(text) : NULL;
+}
+
+static void copy_pool_params(struct api *api, const struct api_params *params)
+{
+	api->state_dir = copy_or_null(params->state_dir);
+	api->url = copy_or_null(params->url);
+	api->fingerprint = copy_or_null(params->fingerprint);
+	api->coordinator_address = copy_or_null(params->coordinator);
+	api->secret = copy_or_null(params->secret);
+	api->restart = params->restart;
+	api->restart_arg = params->restart_arg;
+}
+
 int api_new(const struct api_params *params, struct api **ret_api, struct fault *fault)
 {
 	struct api *api CLEANUP_API = xcalloc(1, sizeof(*api));
@@ -205,7 +301,10 @@ int api_new(const struct api_params *params, struct api **ret_api, struct fault 
 	api->guests = params->guests;
 	api->host_ref = xstrdup(params->host_ref);
 	api->pool_ref = xstrdup(params->pool_ref);
+	copy_pool_params(api, params);
 	api->closing = cancel_new();
+	api->forwards = forwards_new(api);
+	api->executions = executions_new(run_execution, api);
 	api->peer_jobs = jobs_new(PEER_CALLS_MAX_RUNNING);
 	build_methods(api);
 	r = start_parts(api, params, fault);
@@ -224,6 +323,8 @@ void api_close(struct api *api)
 {
 	cancel_request(api->closing, "the agent is stopping");
 	jobs_close(api->peer_jobs);
+	executions_close(api->executions);
+	forwards_close(api->forwards);
 	if (api->tasks)
 		tasks_close(api->tasks);
 	if (api->auth)
@@ -240,7 +341,10 @@ struct api *api_free(struct api *api)
 	if (api->has_housekeeper)
 		pthread_join(api->housekeeper, NULL);
 	jobs_free(api->peer_jobs);
+	executions_free(api->executions);
 	tasks_free(api->tasks);
+	forwards_free(api->forwards);
+	roster_free(api->roster);
 	auth_free(api->auth);
 	sessions_free(api->sessions);
 	events_free(api->events);
@@ -249,6 +353,11 @@ struct api *api_free(struct api *api)
 	cancel_free(api->closing);
 	free(api->host_ref);
 	free(api->pool_ref);
+	free(api->state_dir);
+	free(api->url);
+	free(api->fingerprint);
+	free(api->coordinator_address);
+	free(api->secret);
 	free(api);
 	return NULL;
 }

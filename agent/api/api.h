@@ -25,6 +25,17 @@ struct api_params {
 	const char *pool_ref;
 	uint64_t session_timeout_usec; /* idle sessions end; 0: 24 h */
 	uint64_t login_delay_usec;     /* how long a refused login waits for its answer */
+
+	/* Pools of several hosts. */
+	const char *state_dir;
+	const char *url;         /* how other hosts reach this one */
+	const char *fingerprint; /* of its certificate */
+	const char
+		*coordinator; /* a member: what clients are told; NULL: this is the coordinator */
+	const char *secret;   /* a member: shared with the coordinator */
+	/* This host has joined a pool: the daemon is to start anew, soon. */
+	void (*restart)(void *arg);
+	void *restart_arg;
 };
 
 /* Builds the method table, takes in the sessions of former runs and their tasks that stand for

@@ -10,13 +10,17 @@
 #include "schema/pool_db.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 
 struct accessors;
 struct auth;
 struct events;
+struct executions;
+struct forwards;
 struct guests;
 struct jobs;
+struct roster;
 struct sessions;
 struct tasks;
 
@@ -34,6 +38,18 @@ struct api {
 	struct tasks *tasks;
 	struct events *events;
 	struct jobs *peer_jobs;
+	/* Pools of several hosts. */
+	char *state_dir;
+	char *url;
+	char *fingerprint;
+	char *coordinator_address; /* NULL: this host is the coordinator */
+	char *secret;              /* of a member, shared with the coordinator */
+	struct roster *roster;     /* of the coordinator */
+	struct forwards *forwards;
+	struct executions *executions; /* of a member */
+	atomic_bool is_joining;
+	void (*restart)(void *arg);
+	void *restart_arg;
 	struct cancel *closing;
 	pthread_t housekeeper;
 	bool has_housekeeper;
@@ -72,6 +88,8 @@ extern const struct method_table vif_methods;
 extern const struct method_table network_methods;
 extern const struct method_table migration_methods;
 extern const struct method_table peer_methods;
+extern const struct method_table pool_methods;
+extern const struct method_table pool_hosts_methods;
 
 /* The middle of a row: parameters that are all mandatory, or the first n of them. */
 #define PARAMS(list)             .params = (list), .n_params = ARRAY_SIZE(list), .n_mandatory = ARRAY_SIZE(list)

@@ -355,8 +355,10 @@ int sessions_check(struct sessions *sessions, const char *ref, enum session_kind
 static int sessions_load(struct sessions *sessions, struct fault *fault)
 {
 	struct value *records CLEANUP_VALUE = NULL;
-	int r = object_get_all_records(sessions->params.pool, "session", &records, fault);
 
+	if (sessions->params.is_member)
+		return 0;
+	int r = object_get_all_records(sessions->params.pool, "session", &records, fault);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < records->record.n_members; i++) {

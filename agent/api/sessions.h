@@ -25,6 +25,7 @@ enum session_kind { SESSION_USER, SESSION_MIGRATION };
 struct sessions_params {
 	struct pool_db *pool; /* borrowed */
 	const char *host_ref;
+	bool is_member;        /* users log in at the coordinator */
 	uint64_t timeout_usec; /* idle longer: gone */
 	/* Whether work of that session is under way, which keeps it; called without locks. */
 	bool (*is_busy)(void *arg, const char *session);

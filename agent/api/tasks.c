@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/api/tasks.h"
 
+#include "agent/api/forward.h"
 #include "agent/api/jobs.h"
 #include "base/alloc.h"
 #include "base/cancel.h"
@@ -20,7 +21,7 @@ struct task {
 	char *ref;
 	struct call *call; /* NULL: taken over from a former run of the daemon */
 	struct value **args;
-	char *migration; /* taken over: what it waits for */
+	struct value *config; /* taken over: its other_config, which says what it waits for */
 	struct cancel *cancel;
 	bool async;
 	bool destroy_at_end; /* under tasks->lock */
@@ -44,7 +45,7 @@ static struct task *task_free(struct task *task)
 	for (size_t i = 0; i < n; i++)
 		value_free(task->args[i]);
 	free(task->args);
-	free(task->migration);
+	value_free(task->config);
 	if (task->call)
 		call_unref(task->call);
 	cancel_free(task->cancel);
@@ -186,7 +187,7 @@ static void task_run(void *arg)
 	struct task *task = arg;
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
 	struct value *result = NULL;
-	int r = call_method(task->call)->handle(task->call, task->args, &result, &fault);
+	int r = call_handle(task->call, task->args, &result, &fault);
 
 	assert(r != CALL_PENDING);
 	if (r < 0 && !fault.code)
@@ -201,7 +202,7 @@ static void task_run_taken_over(void *arg)
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
 	struct value *result = NULL;
 	int r = tasks->await(
-		tasks->await_arg, task->migration, task->ref, task->cancel, &result, &fault);
+		tasks->await_arg, task->config, task->ref, task->cancel, &result, &fault);
 
 	task_finish(task, r, result, &fault, r == -ESHUTDOWN);
 }
@@ -213,14 +214,14 @@ static void task_refuse(struct task *task, const struct fault *fault)
 	task_free(task);
 }
 
-static bool tasks_has_room(struct tasks *tasks)
+size_t tasks_n_running(struct tasks *tasks)
 {
 	size_t n = 0;
 
 	SCOPE_LOCK(&tasks->lock);
 	for (struct task *task = tasks->running; task; task = task->next)
 		n++;
-	return n < TASKS_MAX_RUNNING;
+	return n;
 }
 
 void tasks_start(struct tasks *tasks, struct call *call, bool async, struct value **args)
@@ -233,7 +234,7 @@ void tasks_start(struct tasks *tasks, struct call *call, bool async, struct valu
 
 	*task = (struct task){.tasks = tasks, .call = call_ref(call), .args = args, .async = async};
 	task->cancel = cancel_new();
-	if (!tasks_has_room(tasks)) {
+	if (tasks_n_running(tasks) >= TASKS_MAX_RUNNING) {
 		fault_set(&fault, -EAGAIN, "TOO_MANY_PENDING_TASKS", NULL);
 		task_refuse(task, &fault);
 		return;
@@ -325,19 +326,19 @@ bool tasks_session_is_busy(struct tasks *tasks, const char *session)
  */
 
 static int task_take_over(
-	struct tasks *tasks, const char *ref, const char *migration, struct fault *fault)
+	struct tasks *tasks, const char *ref, const struct value *config, struct fault *fault)
 {
 	struct task *task = xcalloc(1, sizeof(*task));
 
 	*task = (struct task){.tasks = tasks,
 		.ref = xstrdup(ref),
-		.migration = xstrdup(migration),
+		.config = value_copy(config),
 		.cancel = cancel_new(),
 		.async = true};
 	tasks_add(tasks, task);
 	int r = jobs_start(tasks->jobs, task_run_taken_over, task);
 	if (r < 0) {
-		fault_errno(fault, r, "Cannot take over the task of migration %s", migration);
+		fault_errno(fault, r, "Cannot take over task %s", ref);
 		task_finish(task, r, NULL, fault, false);
 	}
 	return r;
@@ -357,9 +358,9 @@ int tasks_recover(struct tasks *tasks, tasks_await await, void *arg, struct faul
 		const char *ref = refs->array.items[i]->string;
 		struct value *config CLEANUP_VALUE = NULL;
 		r = object_get_field(tasks->pool, "task", ref, "other_config", &config, fault);
-		const char *migration = value_find_string(config, "ferry:migration", NULL);
-		if (r == 0 && migration)
-			r = task_take_over(tasks, ref, migration, fault);
+		if (r == 0 && (value_find(config, "ferry:migration") ||
+				      value_find(config, TASK_HOST_KEY)))
+			r = task_take_over(tasks, ref, config, fault);
 		else if (r == 0)
 			task_write_end(tasks, ref, "failure", "", &why);
 	}

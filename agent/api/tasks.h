@@ -26,10 +26,10 @@ struct tasks *tasks_free(struct tasks *tasks);
 /* No new ones. */
 void tasks_close(struct tasks *tasks);
 
-/* What a former run of the daemon left pending. A task that stands for a migration (its
- * other_config names it) waits on for it, by `await` in a thread: 0 with *ret_result, or a fault.
- * The others end as failed. */
-typedef int (*tasks_await)(void *arg, const char *migration, const char *task,
+/* What a former run of the daemon left pending. A task that stands for a migration, or that another
+ * host works on (its other_config names them) waits on for it, by `await` in a thread: 0 with
+ * *ret_result, or a fault. The others end as failed. */
+typedef int (*tasks_await)(void *arg, const struct value *other_config, const char *task,
 	struct cancel *cancel, struct value **ret_result, struct fault *fault);
 int tasks_recover(struct tasks *tasks, tasks_await await, void *arg, struct fault *fault);
 
@@ -45,6 +45,7 @@ int tasks_create_object(struct tasks *tasks, const char *label, const char *desc
 int tasks_cancel(struct tasks *tasks, const char *ref, struct fault *fault);
 /* Removes it now, or when what runs has ended. */
 int tasks_destroy(struct tasks *tasks, const char *ref, struct fault *fault);
+size_t tasks_n_running(struct tasks *tasks);
 /* Whether a task that this session started runs. */
 bool tasks_session_is_busy(struct tasks *tasks, const char *session);
 

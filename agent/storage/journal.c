@@ -42,11 +42,18 @@ static int check_directory(
 	const struct storage *storage, const char *sr, const char *path, struct fault *fault)
 {
 	char *dir CLEANUP_FREE = xstrndup(path, (size_t)(strrchr(path, '/') - path));
+	struct fault why CLEANUP_FAULT = FAULT_INIT;
 	struct stat st;
 
-	if (stat(*dir ? dir : "/", &st) == 0 || errno != ENOENT ||
-		!object_exists(storage->pool, "SR", sr))
+	if (stat(*dir ? dir : "/", &st) == 0 || errno != ENOENT)
 		return 0;
+	int r = object_check(storage->pool, "SR", sr, &why);
+	if (r < 0 && fault_is(&why, "HANDLE_INVALID"))
+		return 0;
+	if (r < 0 && fault)
+		fault_move(fault, &why);
+	if (r < 0)
+		return r;
 	return sr_fault(fault, -ENOENT, SR_FAILURE_UNAVAILABLE,
 		"the directory %s of the SR is missing, so its file %s cannot be settled; mount it "
 		"again, or forget the SR",

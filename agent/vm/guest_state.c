@@ -102,6 +102,14 @@ int guest_state_attach(
 /* --- Operations ---------------------------------------------------------------------------------
  */
 
+/* Which host answers for the VM until it runs. */
+static int schedule(struct pool_db *pool, const char *vm, const char *host, struct fault *fault)
+{
+	struct value *ref CLEANUP_VALUE = value_new_string(host);
+
+	return object_set_field(pool, "VM", vm, "scheduled_to_be_resident_on", ref, fault);
+}
+
 static int begin_scope(struct pool_db *pool, void *arg, struct fault *fault)
 {
 	const struct guest_begin *begin = arg;
@@ -109,6 +117,8 @@ static int begin_scope(struct pool_db *pool, void *arg, struct fault *fault)
 
 	if (r == 0 && begin->attach)
 		r = attach(pool, begin->vm, begin->operation, fault);
+	if (r == 0 && begin->attach)
+		r = schedule(pool, begin->vm, begin->host_ref, fault);
 	return r < 0 ? r
 		     : vm_ensure_operation(pool, begin->vm, begin->key, begin->operation, fault);
 }
@@ -221,6 +231,7 @@ static int started_scope(struct pool_db *pool, void *arg, struct fault *fault)
 	value_set_int(fields, "domid", running->domid);
 	value_set_int(fields, "memory_target", memory);
 	value_set_string(fields, "resident_on", running->host_ref);
+	value_set_string(fields, "scheduled_to_be_resident_on", REF_NULL);
 	r = object_set_fields(pool, "VM", running->vm, fields, fault);
 	if (r == 0)
 		r = set_attached(pool, "VBD", running->vm, true, fault);
@@ -288,6 +299,8 @@ static int halted_scope(struct pool_db *pool, void *arg, struct fault *fault)
 		if (r == 0)
 			r = store_metrics(pool, vm, 0, 0, fault);
 	}
+	if (r == 0)
+		r = schedule(pool, vm, REF_NULL, fault);
 	if (r == 0)
 		r = set_attached(pool, "VBD", vm, false, fault);
 	if (r == 0)

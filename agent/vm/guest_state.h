@@ -19,6 +19,7 @@ struct guest_begin {
 	const char *operation;
 	const char *key;
 	bool attach;
+	const char *host_ref; /* with attach: where it is to run */
 };
 
 int guest_state_begin(struct pool_db *pool, const struct guest_begin *begin, struct fault *fault);

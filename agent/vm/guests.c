@@ -273,6 +273,7 @@ int guests_do(struct guests *guests, const struct guests_request *request, struc
 		.operation = request->operation,
 		.key = request->key,
 		.attach = work->attach,
+		.host_ref = guests->storage->host_ref,
 	};
 	int r = guest_state_begin(guests->pool, &begin, fault);
 	if (r < 0)

@@ -5,20 +5,35 @@
 #include "agent/vm/guests_internal.h"
 #include "base/alloc.h"
 #include "base/log.h"
+#include "base/uuid.h"
 
 #include <string.h>
 
-/* The VM that is Running or Paused and has that uuid; NULL when there is none. The caller frees it.
- */
-static char *find_running(struct guests *guests, const char *uuid)
+/* The VM that is Running or Paused here and has that uuid: 1, with *ret_vm for the caller to free;
+ * 0 when there is none. When the database cannot be asked, nothing is known of the guest. */
+static int find_running(struct guests *guests, const char *uuid, char **ret_vm, struct fault *fault)
 {
+	struct fault why CLEANUP_FAULT = FAULT_INIT;
 	char *vm CLEANUP_FREE = NULL;
 	char *state CLEANUP_FREE = NULL;
+	char *host CLEANUP_FREE = NULL;
+	int r = object_get_by_uuid(guests->pool, "VM", uuid, &vm, &why);
 
-	if (object_get_by_uuid(guests->pool, "VM", uuid, &vm, NULL) < 0 ||
-		object_get_string(guests->pool, "VM", vm, "power_state", &state, NULL) < 0)
-		return NULL;
-	return strcmp(state, "Running") == 0 || strcmp(state, "Paused") == 0 ? TAKE_PTR(vm) : NULL;
+	if (r == 0)
+		r = object_get_string(guests->pool, "VM", vm, "power_state", &state, &why);
+	if (r == 0)
+		r = object_get_string(guests->pool, "VM", vm, "resident_on", &host, &why);
+	if (r < 0 && (fault_is(&why, "UUID_INVALID") || fault_is(&why, "HANDLE_INVALID")))
+		return 0;
+	if (r < 0) {
+		fault_move(fault, &why);
+		return r;
+	}
+	if ((strcmp(state, "Running") != 0 && strcmp(state, "Paused") != 0) ||
+		(!ref_is_null(host) && strcmp(host, guests->storage->host_ref) != 0))
+		return 0;
+	*ret_vm = TAKE_PTR(vm);
+	return 1;
 }
 
 static struct resident *new_resident(struct guests *guests, const struct resource_row *row)
@@ -109,7 +124,9 @@ static int recover_row(struct guests *guests, const struct resource_row *row, st
 		return r;
 	if (r > 0 && resident->migration)
 		return take_in_incoming(resident, fault);
-	resident->vm = find_running(guests, uuid);
+	int wanted = find_running(guests, uuid, &resident->vm, fault);
+	if (wanted < 0)
+		return wanted;
 	if (r > 0 && resident->vm)
 		return take_in(resident, fault);
 	if (r > 0) {
@@ -134,6 +151,30 @@ static int recover_rows(struct guests *guests, struct fault *fault)
 		resource_row_clear(&rows[i]);
 	free(rows);
 	return r;
+}
+
+/* 1: another host is the pool's coordinator. */
+static int is_member(struct guests *guests, struct fault *fault)
+{
+	struct value *pools CLEANUP_VALUE = NULL;
+	int r = object_get_all_records(guests->pool, "pool", &pools, fault);
+
+	if (r < 0 || pools->record.n_members == 0)
+		return r;
+	const char *master = value_find_string(pools->record.members[0].value, "master", "");
+	return strcmp(master, guests->storage->host_ref) != 0;
+}
+
+/* VMs that no host has are the coordinator's. */
+static bool is_ours(struct guests *guests, const struct value *record, bool member)
+{
+	const char *host = guests->storage->host_ref;
+	const char *resident = value_find_string(record, "resident_on", REF_NULL);
+	const char *scheduled = value_find_string(record, "scheduled_to_be_resident_on", REF_NULL);
+
+	if (strcmp(resident, host) == 0 || strcmp(scheduled, host) == 0)
+		return true;
+	return !member && ref_is_null(resident) && ref_is_null(scheduled);
 }
 
 static int recover_vm(
@@ -163,10 +204,14 @@ int guests_recover(struct guests *guests, struct fault *fault)
 	int r = recover_rows(guests, fault);
 
 	if (r >= 0)
+		r = is_member(guests, fault);
+	bool member = r > 0;
+	if (r >= 0)
 		r = object_get_all_records(guests->pool, "VM", &vms, fault);
 	for (size_t i = 0; r >= 0 && i < vms->record.n_members; i++) {
-		const struct value_member *member = &vms->record.members[i];
-		r = recover_vm(guests, member->name, member->value, fault);
+		const struct value_member *vm = &vms->record.members[i];
+		if (is_ours(guests, vm->value, member))
+			r = recover_vm(guests, vm->name, vm->value, fault);
 	}
 	return r < 0 ? r : guests_start_keeper(guests, fault);
 }

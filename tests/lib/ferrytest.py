@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import xmlrpc.client
 
 from xensession import Failure, Session
 
@@ -147,6 +148,7 @@ class Pool:
         self.process = None
         self.session = None
         self.host = None
+        self.coordinator = None  # the Pool that this host is a member of
         self.settings = settings
         for folder in ("state", "run", "sr"):
             os.mkdir(self.path(folder), 0o750)
@@ -229,18 +231,41 @@ class Pool:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
                 start_new_session=self.detached)
         self.session = wait_for(f"pool {self.name} answers", self._try_login, 20)
-        self.host = self.session.host.get_all()[0]
+        if self.coordinator is None:
+            self.host = self.session.pool.get_all_records().popitem()[1]["master"]
+        return self
+
+    # --- pools of several hosts ---
+
+    def join(self, coordinator):
+        """This host becomes a member; from then on its session is one with the coordinator."""
+        self.session.pool.join(f"127.0.0.1:{coordinator.port}", "root", PASSWORD)
+        self.coordinator = coordinator
+        self._forget_session()
+        self.session = wait_for(f"{self.name} is a member", self._try_login, 20)
+        return self
+
+    def left(self):
+        """The coordinator has ejected this host."""
+        self.coordinator = None
+        self._forget_session()
+        self.session = wait_for(f"{self.name} is a pool of its own", self._try_login, 20)
         return self
 
     def _try_login(self):
         if self.process.poll() is not None:
             raise RuntimeError(f"ferryd of pool {self.name} ended: {self.process.returncode}")
         try:
-            return Session(self.url, "root", PASSWORD)
-        except ConnectionRefusedError:
-            return None
+            session = Session(self.url, "root", PASSWORD)
+            # One that is about to become a member, or has not become a pool of its own yet.
+            return session if self.coordinator is None else session.close()
+        except (OSError, xmlrpc.client.ProtocolError):
+            return None  # not yet, or not any more: 503
         except Failure as failure:
-            if failure.code == "HOST_STILL_BOOTING":
+            if failure.code == "HOST_IS_SLAVE" and self.coordinator is not None:
+                return Session(self.coordinator.url, "root", PASSWORD)
+            if failure.code in ("HOST_STILL_BOOTING", "HOST_IS_SLAVE",
+                                "OTHER_OPERATION_IN_PROGRESS"):
                 return None
             raise
 

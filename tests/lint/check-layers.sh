@@ -22,10 +22,11 @@ declare -A MAY=(
     [agent/guest]="base schema target agent/guest"
     [agent/vm]="base schema target agent/storage agent/guest agent/vm"
     [agent/migrate]="base schema target xmlrpc agent/copy agent/storage agent/guest agent/tunnel agent/vm agent/migrate"
-    [agent/api]="base schema target xmlrpc agent/copy agent/storage agent/guest agent/tunnel agent/vm agent/migrate agent/api"
-    [agent]="base schema target xmlrpc agent/copy agent/storage agent/guest agent/tunnel agent/vm agent/migrate agent/api agent"
+    [agent/pool]="base schema xmlrpc agent/pool"
+    [agent/api]="base schema target xmlrpc agent/copy agent/storage agent/guest agent/tunnel agent/vm agent/migrate agent/pool agent/api"
+    [agent]="base schema target xmlrpc agent/copy agent/storage agent/guest agent/tunnel agent/vm agent/migrate agent/pool agent/api agent"
     [cli]="base xmlrpc cli"
-    [tests]="base schema target xmlrpc agent/copy agent/storage agent/guest agent/tunnel agent/vm agent/migrate agent/api agent cli tests"
+    [tests]="base schema target xmlrpc agent/copy agent/storage agent/guest agent/tunnel agent/vm agent/migrate agent/pool agent/api agent cli tests"
 )
 
 # Header of a foreign library (as a pattern) and the layers that wrap it.

@@ -118,7 +118,8 @@ static void task_start(void *arg, struct call *call, bool async, struct value **
 static int setup(void **state)
 {
 	struct fixture *fixture = xcalloc(1, sizeof(*fixture));
-	const struct dispatch_hooks hooks = {session_check, task_start, fixture};
+	const struct dispatch_hooks hooks = {
+		.session_check = session_check, .task_start = task_start, .arg = fixture};
 
 	fixture->dispatcher = dispatcher_new(&hooks, fixture);
 	dispatcher_add(fixture->dispatcher, methods, ARRAY_SIZE(methods));

@@ -82,7 +82,8 @@ static void the_first_start_makes_one_of_each(void **state)
 	struct inventory inventory CLEANUP_INVENTORY = {0};
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
 
-	check_ok(&fault, inventory_ensure(fixture->pool, &fixture->config, &inventory, &fault));
+	check_ok(&fault,
+		inventory_ensure(fixture->pool, &fixture->config, NULL, &inventory, &fault));
 	for (size_t i = 0; i < ARRAY_SIZE(classes_made); i++)
 		assert_int_equal(count(fixture, classes_made[i]), 1);
 	struct value *pool CLEANUP_VALUE = record_of(fixture, "pool", inventory.pool_ref);
@@ -97,7 +98,8 @@ static void the_host_has_what_clients_index(void **state)
 	struct inventory inventory CLEANUP_INVENTORY = {0};
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
 
-	check_ok(&fault, inventory_ensure(fixture->pool, &fixture->config, &inventory, &fault));
+	check_ok(&fault,
+		inventory_ensure(fixture->pool, &fixture->config, NULL, &inventory, &fault));
 	struct value *host CLEANUP_VALUE = record_of(fixture, "host", inventory.host_ref);
 	const char *version =
 		value_find_string(value_find(host, "software_version"), "product_version", "");
@@ -139,7 +141,8 @@ static void the_management_interface_is_the_one_with_the_address(void **state)
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
 	struct value *pifs CLEANUP_VALUE = NULL;
 
-	check_ok(&fault, inventory_ensure(fixture->pool, &fixture->config, &inventory, &fault));
+	check_ok(&fault,
+		inventory_ensure(fixture->pool, &fixture->config, NULL, &inventory, &fault));
 	check_ok(&fault, object_get_all_records(fixture->pool, "PIF", &pifs, &fault));
 	const struct value *pif = pifs->record.members[0].value;
 	assert_true(value_find_bool(pif, "management", false));
@@ -157,7 +160,7 @@ static void a_later_start_keeps_the_objects_and_what_clients_changed(void **stat
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
 	struct value *label CLEANUP_VALUE = value_new_string("renamed");
 
-	check_ok(&fault, inventory_ensure(fixture->pool, &fixture->config, &first, &fault));
+	check_ok(&fault, inventory_ensure(fixture->pool, &fixture->config, NULL, &first, &fault));
 	check_ok(&fault, object_set_field(fixture->pool, "host", first.host_ref, "name_label",
 				 label, &fault));
 	check_ok(&fault, object_map_set(fixture->pool, "host", first.host_ref, "other_config",
@@ -166,7 +169,7 @@ static void a_later_start_keeps_the_objects_and_what_clients_changed(void **stat
 	open_pool(fixture);
 	free(fixture->config.address);
 	fixture->config.address = xstrdup("host.example");
-	check_ok(&fault, inventory_ensure(fixture->pool, &fixture->config, &second, &fault));
+	check_ok(&fault, inventory_ensure(fixture->pool, &fixture->config, NULL, &second, &fault));
 	assert_string_equal(first.pool_ref, second.pool_ref);
 	assert_string_equal(first.host_ref, second.host_ref);
 	assert_int_equal(count(fixture, "host"), 1);

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which host of the pool has a VM, a disk or a repository, or could have it. */
+#ifndef FERRY_AGENT_API_PLACEMENT_H
+#define FERRY_AGENT_API_PLACEMENT_H
+
+#include "base/fault.h"
+#include "schema/pool_db.h"
+
+/* The first host at which the SR is plugged, the preferred one before others; NULL when there is
+ * none. The caller frees it. */
+char *placement_of_sr(struct pool_db *pool, const char *sr, const char *preferred);
+/* Refs of the hosts that reach all disks of the VM, are live and enabled: array. VM_REQUIRES_SR
+ * [vm, sr] when a disk's SR is plugged nowhere, NO_HOSTS_AVAILABLE [vm]. */
+int placement_candidates(
+	struct pool_db *pool, const char *vm, struct value **ret_hosts, struct fault *fault);
+/* Where a halted VM is to start: its affinity, if that can, else the host with most free memory.
+ * The caller frees it. */
+int placement_pick(struct pool_db *pool, const char *vm, char **ret_host, struct fault *fault);
+
+#endif

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/pool/link.h"
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "xmlrpc/client.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+
+#define SESSION_PREFIX "ferry-host/"
+#define IDLE_MAX       8
+/* A statement waits for other writers on the coordinator, for less than that. */
+#define DB_TIMEOUT_USEC         (10 * USEC_PER_SEC)
+#define DB_PATIENCE_USEC        (3 * USEC_PER_SEC)
+#define DB_COMMIT_PATIENCE_USEC (30 * USEC_PER_SEC)
+
+struct link {
+	char *url;
+	char *fingerprint;
+	char *session;
+	pthread_mutex_t lock; /* guards the rest */
+	struct client *idle[IDLE_MAX];
+	size_t n_idle;
+};
+
+char *link_session_format(const char *host, const char *secret)
+{
+	return xasprintf(SESSION_PREFIX "%s/%s", host, secret);
+}
+
+bool link_session_parse(const char *session, char **ret_host, char **ret_secret)
+{
+	size_t length = strlen(SESSION_PREFIX);
+
+	if (strncmp(session, SESSION_PREFIX, length) != 0)
+		return false;
+	const char *slash = strchr(session + length, '/');
+	if (!slash)
+		return false;
+	*ret_host = xstrndup(session + length, (size_t)(slash - session) - length);
+	*ret_secret = xstrdup(slash + 1);
+	return true;
+}
+
+bool link_secret_is(const char *secret, const char *expected)
+{
+	size_t length = strlen(expected);
+	unsigned char difference = 0;
+
+	if (length == 0 || strlen(secret) != length)
+		return false;
+	for (size_t i = 0; i < length; i++)
+		difference |= (unsigned char)(secret[i] ^ expected[i]);
+	return difference == 0;
+}
+
+struct link *link_new(
+	const char *url, const char *fingerprint, const char *host, const char *secret)
+{
+	struct link *link = xcalloc(1, sizeof(*link));
+
+	link->url = xstrdup(url);
+	link->fingerprint = xstrdup(fingerprint);
+	link->session = link_session_format(host, secret);
+	pthread_mutex_init(&link->lock, NULL);
+	return link;
+}
+
+struct link *link_free(struct link *link)
+{
+	if (!link)
+		return NULL;
+	for (size_t i = 0; i < link->n_idle; i++)
+		client_free(link->idle[i]);
+	pthread_mutex_destroy(&link->lock);
+	free(link->session);
+	free(link->fingerprint);
+	free(link->url);
+	free(link);
+	return NULL;
+}
+
+static struct client *take_client(struct link *link)
+{
+	SCOPE_LOCK(&link->lock);
+	if (link->n_idle > 0)
+		return link->idle[--link->n_idle];
+	return client_new(
+		&(struct client_params){.url = link->url, .fingerprint = link->fingerprint});
+}
+
+/* NULL when it was kept. */
+static struct client *keep_client(struct link *link, struct client *client)
+{
+	SCOPE_LOCK(&link->lock);
+	if (link->n_idle == IDLE_MAX)
+		return client;
+	link->idle[link->n_idle++] = client;
+	return NULL;
+}
+
+int link_call(struct link *link, const char *verb, struct value *args, uint64_t timeout_usec,
+	struct cancel *cancel, struct value **ret_result, struct fault *fault)
+{
+	struct value *owned CLEANUP_VALUE = args;
+	struct value *params CLEANUP_VALUE = value_new_array();
+	char *method CLEANUP_FREE = xasprintf("Pool.%s", verb);
+	struct client *client CLEANUP_CLIENT = take_client(link);
+
+	value_append_string(params, link->session);
+	for (size_t i = 0; owned && i < owned->array.n_items; i++)
+		value_append(params, value_copy(owned->array.items[i]));
+	int r = client_call(
+		client, method, params, clock_deadline(timeout_usec), cancel, ret_result, fault);
+	if (r == 0 || r == -EREMOTEIO)
+		client = keep_client(link, client);
+	return r;
+}
+
+bool link_was_not_sent(int result)
+{
+	return result == -ECONNREFUSED || result == -EHOSTUNREACH || result == -EKEYREJECTED;
+}
+
+static int carry(void *arg, const char *request, char **ret_answer, struct fault *fault)
+{
+	struct value *answer CLEANUP_VALUE = NULL;
+	struct value *args = value_new_array();
+	int r = link_call(arg, "db_run", value_append_string(args, request), DB_TIMEOUT_USEC, NULL,
+		&answer, fault);
+
+	if (r == 0)
+		*ret_answer = xstrdup(value_string(answer, ""));
+	return r;
+}
+
+struct db_transport link_transport(struct link *link)
+{
+	return (struct db_transport){.call = carry,
+		.arg = link,
+		.patience_usec = DB_PATIENCE_USEC,
+		.commit_patience_usec = DB_COMMIT_PATIENCE_USEC};
+}

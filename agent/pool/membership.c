@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/pool/membership.h"
+
+#include "base/alloc.h"
+#include "base/io.h"
+#include "base/json.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#define MAX_BYTES 65536
+
+static char *file_of(const char *state_dir, bool is_joining)
+{
+	return xasprintf("%s/membership%s", state_dir, is_joining ? ".joining" : "");
+}
+
+void membership_clear(struct membership *membership)
+{
+	free(membership->host);
+	free(membership->url);
+	free(membership->fingerprint);
+	free(membership->secret);
+	*membership = (struct membership){0};
+}
+
+static int read_one(const char *state_dir, bool is_joining, struct membership *ret_membership,
+	struct fault *fault)
+{
+	char *path CLEANUP_FREE = file_of(state_dir, is_joining);
+	struct buf text CLEANUP_BUF = BUF_INIT;
+	struct value *value CLEANUP_VALUE = NULL;
+	int r = io_read_file(path, MAX_BYTES, &text);
+
+	if (r == -ENOENT)
+		return 0;
+	if (r < 0)
+		return fault_errno(fault, r, "cannot read %s", path);
+	r = json_decode(text.data, text.length, NULL, &value, fault);
+	const char *host = value_find_string(value, "host", "");
+	const char *secret = value_find_string(value, "secret", "");
+	if (r < 0 || !*host || !*secret)
+		return fault_text(fault, -EBADMSG,
+			"%s is damaged: restore it, or remove it to make this host a pool of its "
+			"own",
+			path);
+	*ret_membership = (struct membership){
+		.host = xstrdup(host),
+		.url = xstrdup(value_find_string(value, "url", "")),
+		.fingerprint = xstrdup(value_find_string(value, "fingerprint", "")),
+		.secret = xstrdup(secret),
+		.is_joining = is_joining,
+	};
+	return 1;
+}
+
+int membership_load(const char *state_dir, struct membership *ret_membership, struct fault *fault)
+{
+	int r = read_one(state_dir, false, ret_membership, fault);
+
+	return r != 0 ? r : read_one(state_dir, true, ret_membership, fault);
+}
+
+int membership_store(
+	const char *state_dir, const struct membership *membership, struct fault *fault)
+{
+	char *path CLEANUP_FREE = file_of(state_dir, membership->is_joining);
+	struct value *value CLEANUP_VALUE = value_new_struct();
+	struct buf text CLEANUP_BUF = BUF_INIT;
+
+	value_set_string(value, "host", membership->host);
+	value_set_string(value, "url", membership->url);
+	value_set_string(value, "fingerprint", membership->fingerprint);
+	value_set_string(value, "secret", membership->secret);
+	json_encode(value, &text);
+	int r = io_replace_file(path, text.data, text.length, 0600);
+	return r < 0 ? fault_errno(fault, r, "cannot write %s", path) : 0;
+}
+
+int membership_confirm(const char *state_dir, struct fault *fault)
+{
+	char *from CLEANUP_FREE = file_of(state_dir, true);
+	char *to CLEANUP_FREE = file_of(state_dir, false);
+
+	if (rename(from, to) < 0) {
+		int error = -errno;
+		return fault_errno(fault, error, "cannot rename %s", from);
+	}
+	int r = io_sync_parent(to);
+	return r < 0 ? fault_errno(fault, r, "cannot store %s", to) : 0;
+}
+
+static int remove_one(const char *state_dir, bool is_joining, struct fault *fault)
+{
+	char *path CLEANUP_FREE = file_of(state_dir, is_joining);
+
+	if (unlink(path) < 0 && errno != ENOENT) {
+		int error = -errno;
+		return fault_errno(fault, error, "cannot remove %s", path);
+	}
+	int r = io_sync_parent(path);
+	return r < 0 ? fault_errno(fault, r, "cannot remove %s", path) : 0;
+}
+
+int membership_remove(const char *state_dir, struct fault *fault)
+{
+	int r = remove_one(state_dir, true, fault);
+
+	return r < 0 ? r : remove_one(state_dir, false, fault);
+}
