@@ -97,7 +97,7 @@ class Cli(unittest.TestCase):
 
     def test_a_password_comes_from_one_line(self):
         self.write_folders()
-        done = self.ferryd("--config", self.conf, "--set-password", "root", input="secret\n")
+        done = self.ferryd("--config", self.conf, "--set-password", "root", input="Open-5esame!\n")
         self.assertEqual((done.returncode, done.stdout), (0, ""), done.stderr)
         database = os.path.join(self.root, "state", "pool.db")
         status = os.stat(database)
@@ -108,7 +108,7 @@ class Cli(unittest.TestCase):
             with open(os.path.join(self.root, "state", name), "rb") as file:
                 found += file.read()
         self.assertIn(b"$y$", found)
-        self.assertNotIn(b"secret", found)
+        self.assertFalse(b"Open-5esame!" in found, "the password stands in the state folder")
 
     def test_a_bad_password_or_user_is_refused(self):
         self.write_folders()
