@@ -44,7 +44,7 @@ struct dirty *dirty_new(const struct dirty_params *params);
 struct dirty *dirty_free(struct dirty *dirty);
 
 enum dirty_state {
-	DIRTY_NONE,      /* nothing of the job is in QEMU */
+	DIRTY_NONE, /* nothing of the job is in QEMU: who had started has lost what was tracked */
 	DIRTY_RECORDING, /* one generation records */
 	DIRTY_FROZEN, /* one records, the one before is frozen: to be read again and acknowledged */
 	DIRTY_LOST,   /* some, inconsistent, or of another shape: dirty_stop, and begin anew */
