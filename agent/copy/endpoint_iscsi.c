@@ -29,6 +29,10 @@
 #define MAX_WRITE   ((size_t)256 << 10)
 #define ZEROS_BYTES MAX_WRITE
 
+/* After so long without an answer the target is nudged, later less and less often. */
+#define NUDGE_FIRST (5 * USEC_PER_MSEC)
+#define NUDGE_MOST  USEC_PER_SEC
+
 #define ASCQ_SPACE_EXHAUSTED 0x2707
 
 /* A request on its way. What is too long for one command goes in pieces, one after the other. */
@@ -50,6 +54,9 @@ struct endpoint_iscsi {
 	uint64_t n_ended;              /* requests, ever */
 	struct iscsi_op *first, *last; /* in flight, oldest first */
 	struct iscsi_op *retired;      /* ended; the library may still look at their tasks */
+	bool nudging;                  /* a nudge has not been answered */
+	uint64_t nudge_usec;           /* when the next one is due */
+	uint64_t nudge_delay_usec;
 };
 
 static void op_done(
@@ -85,11 +92,18 @@ static void retire_task(struct iscsi_op *op)
 	op->endpoint->retired = husk;
 }
 
+static void put_off_nudge(struct endpoint_iscsi *iscsi)
+{
+	iscsi->nudge_delay_usec = NUDGE_FIRST;
+	iscsi->nudge_usec = clock_deadline(NUDGE_FIRST);
+}
+
 static void op_end(struct iscsi_op *op, int error)
 {
 	struct endpoint_iscsi *iscsi = op->endpoint;
 	struct endpoint_request *request = op->request;
 
+	put_off_nudge(iscsi);
 	*(op->previous ? &op->previous->next : &iscsi->first) = op->next;
 	*(op->next ? &op->next->previous : &iscsi->last) = op->previous;
 	op->next = iscsi->retired;
@@ -247,13 +261,54 @@ static void bury(struct endpoint_iscsi *iscsi)
 	free_retired(iscsi);
 }
 
+static void nudge_done(
+	struct iscsi_context *context, int status, void *command_data, void *private_data)
+{
+	struct endpoint_iscsi *iscsi = private_data;
+
+	(void)context;
+	(void)status;
+	(void)command_data;
+	iscsi->nudging = false;
+	iscsi->nudge_usec = clock_deadline(iscsi->nudge_delay_usec);
+}
+
+/* When tgtd 1.0.85 has taken the answer to a ping of its own from the list of what it is to send,
+ * it stops sending (iscsi_task_tx_start), though answers to us may stand behind it in that list:
+ * they wait for the next event of this connection, which is the next ping, seconds later. Another
+ * command is such an event. The pause of a guest must not depend on that. */
+static void nudge_if_due(struct endpoint_iscsi *iscsi)
+{
+	struct iscsi_session *session = &iscsi->session;
+
+	if (!iscsi->first || iscsi->nudging || session->dead ||
+		clock_now_usec() < iscsi->nudge_usec)
+		return;
+	iscsi->nudge_delay_usec = MIN(iscsi->nudge_delay_usec * 2, NUDGE_MOST);
+	iscsi->nudge_usec = clock_deadline(iscsi->nudge_delay_usec);
+	/* While we are still sending, the target has events enough. */
+	if (!iscsi_session_is_drained(session) ||
+		iscsi_nop_out_async(session->context, nudge_done, NULL, 0, iscsi) != 0)
+		return;
+	iscsi->nudging = true;
+	iscsi_session_kick(session);
+}
+
+static uint64_t next_deadline(const struct endpoint_iscsi *iscsi, uint64_t deadline_usec)
+{
+	if (iscsi->first)
+		deadline_usec = MIN(iscsi->first->deadline_usec, deadline_usec);
+	if (iscsi->first && !iscsi->nudging)
+		deadline_usec = MIN(iscsi->nudge_usec, deadline_usec);
+	return deadline_usec;
+}
+
 /* One round of waiting; ends what is due or dead. */
 static int turn(struct endpoint_iscsi *iscsi, int wake_fd, uint64_t deadline_usec,
 	struct cancel *cancel, bool *ret_woken)
 {
 	struct iscsi_session *session = &iscsi->session;
-	uint64_t until =
-		iscsi->first ? MIN(iscsi->first->deadline_usec, deadline_usec) : deadline_usec;
+	uint64_t until = next_deadline(iscsi, deadline_usec);
 	int r = 1;
 
 	if (!session->dead)
@@ -262,6 +317,7 @@ static int turn(struct endpoint_iscsi *iscsi, int wake_fd, uint64_t deadline_use
 		r = iscsi_session_die(session, -ETIMEDOUT, "%s: no answer to a %s within %llu s",
 			session->name, endpoint_op_name(iscsi->first->request->op),
 			(unsigned long long)(iscsi->timeout_usec / USEC_PER_SEC));
+	nudge_if_due(iscsi);
 	if (session->dead) {
 		bury(iscsi);
 		return 1;
@@ -321,6 +377,8 @@ static int iscsi_ep_submit(struct endpoint *endpoint, struct endpoint_request *r
 		op_free(op);
 		return endpoint_fail(endpoint, r, "%s", iscsi->session.error);
 	}
+	if (!iscsi->first)
+		put_off_nudge(iscsi);
 	op->previous = iscsi->last;
 	*(iscsi->last ? &iscsi->last->next : &iscsi->first) = op;
 	iscsi->last = op;

@@ -290,6 +290,50 @@ static void opening_a_frozen_target_times_out_or_is_cancelled(void **state)
 	assert_int_equal(endpoint_open(&contract.spec, cancel, &endpoint, &fault), -ECANCELED);
 }
 
+static unsigned n_nudges;
+
+struct iscsi_context;
+typedef void (*iscsi_callback)(struct iscsi_context *context, int status, void *data, void *arg);
+int __real_iscsi_nop_out_async(struct iscsi_context *context, iscsi_callback callback,
+	unsigned char *data, int length, void *arg);
+int __wrap_iscsi_nop_out_async(struct iscsi_context *context, iscsi_callback callback,
+	unsigned char *data, int length, void *arg);
+
+int __wrap_iscsi_nop_out_async(struct iscsi_context *context, iscsi_callback callback,
+	unsigned char *data, int length, void *arg)
+{
+	n_nudges++;
+	return __real_iscsi_nop_out_async(context, callback, data, length, arg);
+}
+
+static void a_target_that_keeps_silent_is_nudged(void **state)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	struct endpoint *endpoint CLEANUP_ENDPOINT = NULL;
+	unsigned char data[4096] = {1}, read[4096];
+	struct extent place = {0, sizeof(data)};
+
+	(void)state;
+	check_ok(&fault, endpoint_open(&contract.spec, NULL, &endpoint, &fault));
+	n_nudges = 0;
+	lun_signal(&lun, SIGSTOP);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(
+			endpoint_wait(endpoint, -1, clock_deadline(50000), NULL), -ETIMEDOUT);
+	assert_int_equal(n_nudges, 0); /* Nothing is asked of it. */
+	struct counted write = counted_new(ENDPOINT_WRITE, 0, sizeof(data), data);
+	assert_int_equal(counted_submit(endpoint, &write), 0);
+	assert_int_equal(endpoint_service(endpoint, clock_deadline(200000), NULL), -ETIMEDOUT);
+	assert_int_equal(endpoint_service(endpoint, clock_deadline(50000), NULL), -ETIMEDOUT);
+	assert_int_equal(n_nudges, 1); /* It was not answered either. */
+	lun_signal(&lun, SIGCONT);
+	while (!write.n_ended)
+		assert_int_equal(endpoint_service(endpoint, USEC_FOREVER, NULL), 0);
+	assert_int_equal(write.error, 0);
+	check_ok(&fault, endpoint_read(endpoint, place, read, NULL, &fault));
+	assert_memory_equal(read, data, sizeof(data));
+}
+
 static void a_killed_target_resets_all(void **state)
 {
 	void *data CLEANUP_FREE = calloc(1, BLOCK);
@@ -338,6 +382,7 @@ int main(void)
 		OWN_TEST(a_frozen_target_times_out_all),
 		OWN_TEST(cancel_ends_the_wait_for_a_frozen_target),
 		OWN_TEST(opening_a_frozen_target_times_out_or_is_cancelled),
+		OWN_TEST(a_target_that_keeps_silent_is_nudged),
 		OWN_TEST(a_killed_target_resets_all),
 		OWN_TEST(a_target_lost_while_idle_is_noticed),
 	};
