@@ -4,6 +4,7 @@
 Environment: FERRY_BIN, the folder of ferryd and ferry.
 """
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -12,6 +13,7 @@ import random
 import shutil
 import signal
 import socket
+import sqlite3
 import ssl
 import subprocess
 import sys
@@ -25,6 +27,9 @@ BIN = os.path.abspath(os.environ.get("FERRY_BIN") or os.path.join(
     os.path.dirname(__file__), "..", "..", "build", "dev", "bin"))
 PASSWORD = "correct horse battery"
 NULL = "OpaqueRef:NULL"
+# What a guest's folder may hold while it runs; a watchdog that outlived its agent leaves two.
+GUEST_FILES = ("qmp", "qmp2", "console", "console.log", "pid", "qemu.log", "nbd", "memory",
+               "watchdog", "watchdog.log")
 MIB = 1 << 20
 GIB = 1 << 30
 
@@ -136,15 +141,19 @@ def program_of(pid):
 class Pool:
     """One pool of one host. Use as a context manager, or call stop() and remove()."""
 
-    def __init__(self, name, parent="/tmp", detached=False, **settings):
-        """detached: it goes on when the terminal that started it is closed or interrupted."""
+    def __init__(self, name, parent="/tmp", detached=False, address="127.0.0.1", enter=(),
+                 **settings):
+        """detached: it goes on when the terminal that started it is closed or interrupted.
+        address: where it listens; enter: command that runs another in its network namespace."""
         self.name = name
         self.detached = detached
+        self.address = address
+        self.enter = list(enter)
         # Short, since sockets lie below it (sun_path has 108 bytes).
         self.root = tempfile.mkdtemp(prefix="f.", dir=parent)
         os.chmod(self.root, 0o755)
         self.port = free_port()
-        self.url = f"https://127.0.0.1:{self.port}"
+        self.url = f"https://{address}:{self.port}"
         self.process = None
         self.session = None
         self.host = None
@@ -187,9 +196,9 @@ class Pool:
                 "user": daemon_user().pw_name,
                 "state_dir": self.path("state"),
                 "run_dir": self.path("run"),
-                "listen": f"127.0.0.1:{self.port}",
-                "address": "127.0.0.1",
-                "data_address": "127.0.0.1",
+                "listen": f"{self.address}:{self.port}",
+                "address": self.address,
+                "data_address": self.address,
                 "pool_name": f"pool {self.name}",
                 "host_name": f"host-{self.name}",
                 "login_delay": "100ms",
@@ -227,7 +236,7 @@ class Pool:
     def start(self):
         with open(self.path("log"), "ab") as log:
             self.process = subprocess.Popen(
-                [os.path.join(BIN, "ferryd"), "--config", self.path("ferryd.conf")],
+                [*self.enter, os.path.join(BIN, "ferryd"), "--config", self.path("ferryd.conf")],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
                 start_new_session=self.detached)
         self.session = wait_for(f"pool {self.name} answers", self._try_login, 20)
@@ -276,7 +285,7 @@ class Pool:
 
     def fingerprint(self):
         """SHA-256 of the certificate that it shows."""
-        pem = ssl.get_server_certificate(("127.0.0.1", self.port))
+        pem = ssl.get_server_certificate((self.address, self.port))
         return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
 
     def stop(self):
@@ -342,12 +351,17 @@ class Pool:
                         if program_of(pid) in ("ferryd", "tgtd", "qemu-nbd")]
         wait_for(f"no process of pool {self.name} is left", none_left, 10)
 
-    def leftovers(self):
-        """What a pool with no migration under way and no guest must not have: tgtd and QEMU
-        processes, image files that no VDI names, VDIs without a file, folders and sockets."""
+    def leftovers(self, running=()):
+        """What a pool with no migration under way must not have, and no guests but those of the
+        VMs (uuids) that run: tgtd, watchdog and QEMU processes, image files that no VDI names,
+        VDIs without a file, folders and sockets, what a dead migration recorded."""
         found = [f"tgtd process {pid}" for pid in self.tgtds()]
-        found += [f"QEMU process {pid}" for pid in self.guests()]
         found += [f"qemu-nbd process {pid}" for pid in self.image_servers()]
+        found += [f"{program_of(pid)} process {pid}" for pid in processes_naming(self.path("run"))
+                  if program_of(pid).startswith("ferry-")]
+        folders = [self.path("run", "guests", uuid) for uuid in running]
+        mine = {pid for folder in folders for pid in processes_naming(folder)}
+        found += [f"QEMU process {pid}" for pid in self.guests() if pid not in mine]
         locations = {}
         for vdi in self.session.VDI.get_all_records().values():
             locations.setdefault(vdi["SR"], set()).add(vdi["location"])
@@ -358,19 +372,40 @@ class Pool:
             found += [f"file without VDI: {folder}/{name}" for name in sorted(files - named)]
             found += [f"VDI without file: {folder}/{name}" for name in sorted(named - files)]
         for parent, _, names in os.walk(self.path("run")):
-            found += [os.path.join(parent, name) for name in names if name not in ("url", "lock")]
+            kept = GUEST_FILES if parent in folders else ("url", "lock")
+            found += [os.path.join(parent, name) for name in names if name not in kept]
         busy = [vm["name_label"] for vm in self.session.VM.get_all_records().values()
                 if vm["current_operations"]]
         folder = self.path("run", "guests")
         if os.path.isdir(folder):
-            found += [os.path.join(folder, name) for name in os.listdir(folder)]
+            found += [os.path.join(folder, name) for name in os.listdir(folder)
+                      if name not in running]
+        found += self._recorded()
         return found + [f"VM with current operations: {name}" for name in busy]
 
-    def wait_for_no_leftovers(self, timeout=20):
+    def _ask_agent_db(self, *query):
+        db = sqlite3.connect(f"file:{self.path('state', 'agent.db')}?mode=ro", uri=True)
+        with contextlib.closing(db):
+            return [text for text, in db.execute(*query)]
+
+    def _recorded(self):
+        """Rows of agent.db that only a migration under way has."""
+        return ["agent.db: " + text for text in self._ask_agent_db(
+            "SELECT 'resource ' || kind || ' ' || name FROM resources WHERE owner <> ''"
+            " UNION ALL SELECT 'migration ' || uuid || ' in ' || state FROM migrations"
+            " WHERE finished = 0"
+            " UNION ALL SELECT count(*) || ' extents' FROM extents HAVING count(*) > 0")]
+
+    def stored_states(self, role):
+        """States of the migrations under way, as they are stored: before what they do."""
+        return set(self._ask_agent_db(
+            "SELECT state FROM migrations WHERE finished = 0 AND role = ?", (role,)))
+
+    def wait_for_no_leftovers(self, timeout=20, running=()):
         deadline = time.monotonic() + timeout
-        while self.leftovers():
+        while self.leftovers(running):
             if time.monotonic() > deadline:
-                raise AssertionError(f"left in pool {self.name}: {self.leftovers()}")
+                raise AssertionError(f"left in pool {self.name}: {self.leftovers(running)}")
             time.sleep(0.1)
 
     # --- objects ---

@@ -29,6 +29,7 @@ class Console(threading.Thread):
         self.events = []  # (when, what the writer said, pool)
         self.lines = []  # (when, what is neither, pool)
         self.changed = threading.Condition()
+        self._booted = False
         self._ended = threading.Event()
         self._logs = {}  # pool: (file, what was read behind its last line)
         self.start()
@@ -84,15 +85,26 @@ class Console(threading.Thread):
 
     def _take_line(self, now, line, pool):
         if line.startswith("+") and line[1:].isdigit():
-            self.ticks.append((now, int(line[1:]), pool))
+            self._take_tick((now, int(line[1:]), pool))
             return
         if line.startswith("{"):
             try:
                 self.events.append((now, json.loads(line), pool))
+                self._booted = self._booted or self.events[-1][1].get("event") == "ready"
                 return
             except ValueError:
                 pass  # the kernel said something in the middle of it
         self.lines.append((now, line, pool))
+
+    def _take_tick(self, tick):
+        """The guest's clock never goes back, unless it boots: a byte was lost or doubled then, in this one or the last."""
+        if self.ticks and tick[1] < self.ticks[-1][1] and not self._booted:
+            if len(self.ticks) > 1 and tick[1] < self.ticks[-2][1]:
+                self.lines.append((tick[0], f"garbled: {tick[1]}", tick[2]))
+                return
+            self.lines.append((tick[0], f"garbled: {self.ticks.pop()[1]}", tick[2]))
+        self._booted = False
+        self.ticks.append(tick)
 
     # --- asking ---
 
@@ -128,6 +140,11 @@ class Console(threading.Thread):
         begun = len(self.ticks)
         self.wait_for(f"the guest runs in pool {pool.name}",
                       lambda: any(tick[2] is pool for tick in self.ticks[begun:]), timeout)
+
+    def wait_for_any_tick(self, timeout=20.0):
+        """A tick from now on, wherever the guest runs."""
+        begun = len(self.ticks)
+        self.wait_for("the guest runs", lambda: len(self.ticks) > begun, timeout)
 
     def complaints(self):
         return [event for _, event, _ in self.events if event["event"] in ("error", "wrong", "failed")]
