@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The part of ./demo that runs: two pools, one VM with real disks, one move, the proof.
+"""The part of ./demo that runs: two pools; a guest that is moved while it runs, a halted VM with real disks, the proofs.
 
 Everything a user would do goes through `ferry`; the API is asked only to compare before and after.
 """
@@ -15,11 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 
 from ferrytest import BIN, GIB, MIB, PASSWORD, Pool, allocated, digest, give, processes_naming
+from live import live_demo
+from report import Broken, check, say
 from vmstate import different, vm_state
 
 WORK = os.environ.get("TMPDIR") or "/var/tmp"
@@ -29,20 +32,6 @@ CONTENT = 768 * MIB
 DATA_SIZE = 20 * GIB
 DATA_WRITTEN = 6 * MIB
 NEEDED = 4 * GIB
-
-
-class Broken(Exception):
-    """A proof that failed."""
-
-
-def say(text=""):
-    print(text, flush=True)
-
-
-def check(what, holds, detail=""):
-    say(f"  {'ok ' if holds else 'NO '} {what}{' (' + detail + ')' if detail else ''}")
-    if not holds:
-        raise Broken(what)
 
 
 class Ferry:
@@ -153,27 +142,31 @@ def print_table(facts, seconds):
             f"{fact['sent']:>14}{fact['seconds']:>8.2f}{rate:>9.1f}")
 
 
-def add_figures(a, facts):
+def add_figures(a, uuid, facts):
     """What the sender counted, per disk."""
-    record, = a.session.migration.get_all_records().values()
+    record, = (record for record in a.session.migration.get_all_records().values()
+               if record["vm_uuid"] == uuid)
     for number, fact in enumerate(facts):
         figures = json.loads(record["disks"][str(number)])
         fact["sent"], fact["seconds"] = figures["sent"], figures["seconds"]
 
 
-def demo(a, b, folder):
+def prepare(a, b, folder):
+    """The command line, knowing both pools; each has a repository "local" and a network "guests"."""
     ferry = Ferry(folder)
     ferry.add("A", a)
     ferry.add("B", b)
-    repositories = {}
     for name, pool in (("A", a), ("B", b)):
-        repositories[name] = pool.path("sr", "local")
-        os.mkdir(repositories[name], 0o750)
-        give(repositories[name])
-        ferry.run("sr", "create", "local", repositories[name], "--server", name,
-                  stdout=subprocess.DEVNULL)
+        repository = pool.path("sr", "local")
+        os.mkdir(repository, 0o750)
+        give(repository)
+        ferry.run("sr", "create", "local", repository, "--server", name, stdout=subprocess.DEVNULL)
         ferry.run("network", "create", "guests", "--server", name, stdout=subprocess.DEVNULL)
-    vm = make_vm(ferry, a, repositories["A"])
+    return ferry
+
+
+def cold_demo(ferry, a, b):
+    vm = make_vm(ferry, a, a.path("sr", "local"))
     before = vm_state(a, vm)
     files = [a.vdi_path(vdi) for vdi in a.disks_of(vm)]
     facts = [{"name": os.path.basename(file), "virtual": os.path.getsize(file),
@@ -184,7 +177,7 @@ def demo(a, b, folder):
     begun = time.monotonic()
     ferry.run(*command)
     seconds = time.monotonic() - begun
-    add_figures(a, facts)
+    add_figures(a, before["VM"]["uuid"], facts)
     say("proof:")
     prove(a, b, before, files, facts)
     print_table(facts, seconds)
@@ -244,12 +237,15 @@ def main(args):
                               ferryd_log_level="info"))
             pools[-1].start()
         say(f"pool A at {pools[0].url}, pool B at {pools[1].url}")
-        demo(*pools, folder)
+        ferry = prepare(*pools, folder)
+        live_demo(ferry, *pools)
+        cold_demo(ferry, *pools)
         if args == ["--keep"]:
             keep(pools, folder)
             kept = True
         return 0
-    except (Broken, subprocess.CalledProcessError, RuntimeError, TimeoutError) as error:
+    except (Broken, AssertionError, subprocess.CalledProcessError, RuntimeError, TimeoutError,
+            unittest.SkipTest) as error:
         for pool in pools:
             pool.show_log()
         say(f"demo: FAILED: {error}")
