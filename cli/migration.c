@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/alloc.h"
 #include "base/cleanup.h"
+#include "base/parse.h"
 #include "cli/disks.h"
+#include "cli/errors.h"
 #include "cli/migration_watch.h"
 #include "cli/view.h"
+
+#include <errno.h>
 
 static const struct column columns[] = {
 	{"UUID", "uuid", COLUMN_TEXT, NULL},
@@ -82,10 +86,30 @@ static int migration_cancel(struct context *context, struct fault *fault)
 		value_new_string(object.ref), NULL);
 }
 
+/* "20M", "0" */
+static int migration_limit(struct context *context, struct fault *fault)
+{
+	struct object object CLEANUP_OBJECT = OBJECT_INIT;
+	uint64_t bytes = 0;
+	const char *text = args_operand(context->args, 1);
+
+	if (parse_size(text, &bytes) < 0 || bytes > INT64_MAX)
+		return cli_fail(fault, -EINVAL,
+			"%s is no bandwidth: bytes a second, as in 20M; 0 is unlimited", text);
+	int r = view_find(context, &view, &object, fault);
+	if (r < 0)
+		return r;
+	return session_call(context->session, NULL, fault, "migration.set_bandwidth",
+		value_new_string(object.ref), value_new_int((int64_t)bytes), NULL);
+}
+
 const struct command migration_commands[N_MIGRATION_COMMANDS] = {
 	{"migration", "list", migration_list, .help = "lists moves, running and ended"},
 	{"migration", "show", migration_show, {{"MIGRATION", "migration", false}},
 		COMMAND_OPTIONS(show_options), .help = "shows one and its disks"},
 	{"migration", "cancel", migration_cancel, {{"MIGRATION", "migration", false}},
 		.help = "asks it to stop; the source stays as it was"},
+	{"migration", "limit", migration_limit,
+		{{"MIGRATION", "migration", false}, {"BANDWIDTH", "size", false}},
+		.help = "bytes a second from now on; 0: unlimited"},
 };

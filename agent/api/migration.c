@@ -3,6 +3,8 @@
 #include "agent/api/context.h"
 #include "base/alloc.h"
 
+#include <errno.h>
+
 /* By ref, or by the uuid that logs and errors name it by. */
 static int migration_uuid(
 	struct pool_db *pool, const char *self, char **ret_uuid, struct fault *fault)
@@ -37,7 +39,28 @@ static int migration_cancel(struct call *call, struct value *const *args, struct
 	return supervisor_cancel(api->supervisor, uuid, who, fault);
 }
 
+static int migration_set_bandwidth(struct call *call, struct value *const *args,
+	struct value **ret_result, struct fault *fault)
+{
+	struct api *api = api_of(call);
+	char *uuid CLEANUP_FREE = NULL;
+	int64_t value = args[1]->integer;
+
+	(void)ret_result;
+	if (value < 0) {
+		char *text CLEANUP_FREE = xasprintf("%lld", (long long)value);
+		return fault_set(fault, -EINVAL, "INVALID_VALUE", "value", text, NULL);
+	}
+	int r = migration_uuid(api->pool, arg_text(args, 0), &uuid, fault);
+	return r < 0 ? r : supervisor_set_bandwidth(api->supervisor, uuid, (uint64_t)value, fault);
+}
+
 static const struct param self_params[] = {{"self", PARAM_STRING, "migration ref or uuid"}};
+
+static const struct param bandwidth_params[] = {
+	{"self", PARAM_STRING, "migration ref or uuid"},
+	{"value", PARAM_INT, "bytes a second; 0: unlimited"},
+};
 
 static const struct method rows[] = {
 	{
@@ -46,6 +69,13 @@ static const struct method rows[] = {
 		PARAMS(self_params),
 		.result = "void",
 		.doc = "Asks the migration to stop; refused once it is committed.",
+	},
+	{
+		.name = "migration.set_bandwidth",
+		.handle = migration_set_bandwidth,
+		PARAMS(bandwidth_params),
+		.result = "void",
+		.doc = "Limits a migration that is under way, at the side that sends it.",
 	},
 };
 

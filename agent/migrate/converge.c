@@ -2,6 +2,7 @@
 #include "agent/migrate/converge.h"
 
 #include "agent/guest/throttle.h"
+#include "agent/migrate/pauses.h"
 #include "agent/migrate/transfer.h"
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -89,7 +90,7 @@ static int run_round(struct live *live, struct peer *peer, uint64_t *ret_left, s
 	round.left_bytes = *ret_left;
 	predict_add(&live->predict, &round);
 	show(live, *ret_left);
-	log_info("MIG-ROUND",
+	log_debug("MIG-ROUND",
 		"migration=%s round=%u sent=%" PRIu64 " ms=%" PRIu64 " left=%" PRIu64
 		" predicted_ms=%" PRIu64,
 		live->migration->uuid, live->predict.n_rounds, round.sent_bytes,
@@ -170,8 +171,13 @@ static int rounds_until_fit(struct live *live, struct peer *peer, struct fault *
 
 	for (;;) {
 		int r = run_round(live, peer, &left, fault);
-		if (r == 0 && predict_fits(&live->predict, left))
+		if (r == 0 && predict_fits(&live->predict, left)) {
+			log_info("MIG-FITS",
+				"migration=%s rounds=%u left=%" PRIu64 " predicted_ms=%" PRIu64,
+				live->migration->uuid, live->predict.n_rounds, left,
+				predict_pause_usec(&live->predict, left) / USEC_PER_MSEC);
 			return 0;
+		}
 		if (r == 0 && predict_is_stalled(&live->predict))
 			r = answer_stall(live, &steps, left, fault);
 		if (r != 0)
@@ -209,7 +215,7 @@ static uint64_t memory_rate(const struct live *live)
 	uint64_t limit = rate_limit_get(live->migration->rate);
 
 	if (limit)
-		return MAX(limit, LEAST_RATE);
+		return limit;
 	/* Rounds are no measure of the link: they are made of small pieces. */
 	if (live->bulk_rate <= 0)
 		return MEMORY_RATE;
@@ -276,6 +282,7 @@ static int rounds_beside_memory(
 	struct live *live, struct peer *peer, struct memory_progress *progress, struct fault *fault)
 {
 	uint64_t tail_usec = MEMORY_TAIL_USEC;
+	uint64_t rate = memory_rate(live);
 	unsigned at_passes = 0;
 
 	for (;;) {
@@ -286,6 +293,11 @@ static int rounds_beside_memory(
 		if (r != -ETIMEDOUT && (r < 0 || progress->status != MEMORY_ACTIVE))
 			return r;
 		r = lengthen_tail(live, progress, &tail_usec, &at_passes, fault);
+		/* Somebody changed the migration's limit. */
+		if (r == 0 && rate != memory_rate(live)) {
+			rate = memory_rate(live);
+			r = memory_set_limits(live->guest, rate, tail_usec, fault);
+		}
 		if (r == 0)
 			r = live_left(live, &left, fault);
 		if (r == 0 && left > BESIDE_BYTES)
@@ -385,7 +397,8 @@ int converge_run(struct migration *m, struct peer *peer, struct fault *fault)
 					  : m->params->max_downtime_usec;
 
 	live->bulk_rate = bulk_rate(m);
-	predict_init(&live->predict, 0, max_pause_usec, live->bulk_rate);
+	predict_init(&live->predict, pauses_usual_usec(m->params->storage->pool), max_pause_usec,
+		live->bulk_rate);
 	/* It stays until the end: to wait for it here would lengthen the pause. */
 	int r = live->pulse ? 0 : pulse_start(m, &live->pulse, fault);
 	if (r == 0)

@@ -50,6 +50,7 @@ static int last_round(struct live *live, struct fault *fault)
 	struct predict_round round;
 	int r = live_harvest(live, fault);
 
+	live->times.harvested = clock_now_usec();
 	if (r == 0)
 		r = live_copy(live, &round, fault);
 	/* The sessions are left to the seal, which ends them faster than a logout would. */
@@ -204,7 +205,8 @@ void handover_measure(struct migration *m, const struct value *commit)
 
 	set_part(pause, "total", t->stopped, resumed);
 	set_part(pause, "stop", t->stopped, t->noticed);
-	set_part(pause, "last_round", t->noticed, t->copied);
+	set_part(pause, "harvest", t->noticed, t->harvested);
+	set_part(pause, "last_round", t->harvested, t->copied);
 	set_part(pause, "seal", t->copied, t->sealed);
 	set_part(pause, "memory", t->sealed, t->handed_over);
 	set_part(pause, "commit", t->handed_over, resumed);

@@ -18,10 +18,11 @@
 
 /* When the parts of the pause began or ended, monotonic; 0: not yet. */
 struct live_times {
-	uint64_t stopped; /* the guest's processors */
-	uint64_t noticed; /* QEMU waits at the switch */
-	uint64_t copied;  /* the last round is flushed and compared */
-	uint64_t sealed;  /* the destination has answered */
+	uint64_t stopped;   /* the guest's processors */
+	uint64_t noticed;   /* QEMU waits at the switch */
+	uint64_t harvested; /* the last of the guest's writes are in the log */
+	uint64_t copied;    /* the last round is flushed and compared */
+	uint64_t sealed;    /* the destination has answered */
 	uint64_t handed_over;
 	uint64_t asked; /* for the commit */
 };

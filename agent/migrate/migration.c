@@ -40,9 +40,9 @@ struct migration *migration_new(const struct supervisor_params *params, struct m
 	m->stop = cancel_new();
 	m->ended = cancel_new();
 	restore_cancel(m);
-	int64_t bandwidth = value_find_int(m->document, "bandwidth", 0);
+	int64_t bandwidth = value_find_int(m->document, "bandwidth", -1);
 	m->rate = rate_limit_new(
-		bandwidth > 0 ? (uint64_t)bandwidth : params->bandwidth_bytes_per_sec);
+		bandwidth >= 0 ? (uint64_t)bandwidth : params->bandwidth_bytes_per_sec);
 	m->figures.predicted_usec = UINT64_MAX;
 	m->last_heard_usec = clock_now_usec();
 	pthread_mutex_init(&m->lock, NULL);

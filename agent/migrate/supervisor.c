@@ -477,18 +477,42 @@ static int too_late(struct supervisor *supervisor, struct migration *m, struct f
 	return fault_set(fault, -EALREADY, "OPERATION_NOT_ALLOWED", text, NULL);
 }
 
-int supervisor_cancel(
-	struct supervisor *supervisor, const char *uuid, const char *who, struct fault *fault)
+/* It is not under way here: UUID_INVALID, or that it has ended. */
+static int not_under_way(struct supervisor *supervisor, const char *uuid, struct fault *fault)
 {
-	struct migration *m CLEANUP_MIGRATION = registry_find(&supervisor->registry, uuid);
 	char *ref CLEANUP_FREE = NULL;
 
-	if (m)
-		return migration_request_cancel(m, who) ? 0 : too_late(supervisor, m, fault);
 	int r = object_get_by_uuid(
 		supervisor->params->storage->pool, "migration", uuid, &ref, fault);
 	if (r < 0)
 		return r;
 	char *text CLEANUP_FREE = xasprintf("migration %s has ended", uuid);
 	return fault_set(fault, -EALREADY, "OPERATION_NOT_ALLOWED", text, NULL);
+}
+
+int supervisor_set_bandwidth(struct supervisor *supervisor, const char *uuid,
+	uint64_t bytes_per_sec, struct fault *fault)
+{
+	struct migration *m CLEANUP_MIGRATION = registry_find(&supervisor->registry, uuid);
+
+	if (!m)
+		return not_under_way(supervisor, uuid, fault);
+	if (m->role != ROLE_SENDER)
+		return fault_set(fault, -EPERM, "OPERATION_NOT_ALLOWED",
+			"this host receives the migration; its sender has the limit", NULL);
+	migration_set(m, "bandwidth", value_new_int((int64_t)bytes_per_sec));
+	rate_limit_set(m->rate, bytes_per_sec);
+	log_info("MIG-BANDWIDTH", "migration=%s bytes_per_sec=%llu", uuid,
+		(unsigned long long)bytes_per_sec);
+	return migration_save(m, fault);
+}
+
+int supervisor_cancel(
+	struct supervisor *supervisor, const char *uuid, const char *who, struct fault *fault)
+{
+	struct migration *m CLEANUP_MIGRATION = registry_find(&supervisor->registry, uuid);
+
+	if (m)
+		return migration_request_cancel(m, who) ? 0 : too_late(supervisor, m, fault);
+	return not_under_way(supervisor, uuid, fault);
 }

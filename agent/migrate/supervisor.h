@@ -94,6 +94,11 @@ int supervisor_await(struct supervisor *supervisor, const char *uuid, const char
 int supervisor_cancel(
 	struct supervisor *supervisor, const char *uuid, const char *who, struct fault *fault);
 
+/* Bytes a second for migration `uuid`, which this host sends, from now on; 0: unlimited. It holds
+ * over a restart. UUID_INVALID, OPERATION_NOT_ALLOWED when it has ended or is received here. */
+int supervisor_set_bandwidth(struct supervisor *supervisor, const char *uuid,
+	uint64_t bytes_per_sec, struct fault *fault);
+
 /* Peer.*: called by the sender with its migration session. Each is idempotent. `session` is the ref
  * that authorised the call: it is bound to the first migration it names. */
 int supervisor_peer_prepare(struct supervisor *supervisor, const char *session,
