@@ -25,7 +25,7 @@ struct session {
 	char *url;
 	char *user;
 	char *password;
-	bool pinned;
+	char *fingerprint; /* pinned; NULL: the certificate is verified in another way */
 	uint64_t timeout_usec;
 	uint64_t patience_usec;
 	struct value *records; /* class -> records, as asked for before */
@@ -34,6 +34,31 @@ struct session {
 const char *session_url(const struct session *session)
 {
 	return session->url;
+}
+
+const char *session_user(const struct session *session)
+{
+	return session->user;
+}
+
+const char *session_password(const struct session *session)
+{
+	return session->password;
+}
+
+int session_fingerprint(const struct session *session, char **ret_fingerprint, struct fault *fault)
+{
+	struct probe probe CLEANUP_PROBE = PROBE_INIT;
+
+	if (session->fingerprint) {
+		*ret_fingerprint = xstrdup(session->fingerprint);
+		return 0;
+	}
+	int r = probe_server(
+		session->url, clock_deadline(PROBE_USEC), session->cancel, &probe, fault);
+	if (r == 0)
+		*ret_fingerprint = TAKE_PTR(probe.key);
+	return r;
 }
 
 void session_set_patience(struct session *session, uint64_t usec)
@@ -120,7 +145,7 @@ static int explain_certificate(const struct session *session, int error, struct 
 	if (probe_server(session->url, clock_deadline(PROBE_USEC), session->cancel, &probe, NULL) <
 		0)
 		return error;
-	if (session->pinned)
+	if (session->fingerprint)
 		return cli_fail(fault, error,
 			"the key of %s is not the one that is pinned: the server was set up anew, "
 			"or this is another machine. It shows %s; if that is right, run "
@@ -238,7 +263,8 @@ int session_open(
 	session->url = xstrdup(server ? server->url : name);
 	session->user = xstrdup(server ? server->user : NULL);
 	session->password = xstrdup(server ? server->password : NULL);
-	session->pinned = server && server->fingerprint;
+	if (server && server->fingerprint)
+		session->fingerprint = xstrdup(server->fingerprint);
 	const struct client_params client = {
 		.url = session->url,
 		.fingerprint = server ? server->fingerprint : NULL,
@@ -274,6 +300,7 @@ struct session *session_close(struct session *session)
 		explicit_bzero(session->password, strlen(session->password));
 	free(session->password);
 	free(session->user);
+	free(session->fingerprint);
 	free(session->url);
 	free(session->name);
 	free(session->ref);

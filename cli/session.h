@@ -29,6 +29,12 @@ int session_open(
 struct session *session_close(struct session *session);
 
 const char *session_url(const struct session *session);
+/* What it was opened with, for another server that is to log in there; owned by the session. */
+const char *session_user(const struct session *session);
+const char *session_password(const struct session *session);
+/* SHA-256 of the server's key: the pinned one, or that of a server whose certificate was verified
+ * in another way. The caller frees it. */
+int session_fingerprint(const struct session *session, char **ret_fingerprint, struct fault *fault);
 
 /* Calls method with the session's ref and the values given (each is taken over), NULL-terminated.
  * *ret_result may be given as NULL. Blocks until the answer, the timeout, or the token of

@@ -74,6 +74,19 @@ static char *format_time(const struct value *value)
 	return output_time(seconds);
 }
 
+/* "-" from a server that has no such class, or no such object. */
+static char *format_bool_at(struct context *context, const struct column *column, const char *ref)
+{
+	const char *dot = strchr(column->of, '.');
+	char *class CLEANUP_FREE = xstrndup(column->of, (size_t)(dot - column->of));
+	const struct value *records = NULL;
+
+	if (session_records(context->session, class, &records, NULL) < 0 ||
+		!value_find(records, ref))
+		return xstrdup("-");
+	return xstrdup(value_find_bool(value_find(records, ref), dot + 1, false) ? "yes" : "no");
+}
+
 static int format_cell(struct context *context, const struct column *column,
 	const struct value *record, char **ret_text, struct fault *fault)
 {
@@ -97,6 +110,9 @@ static int format_cell(struct context *context, const struct column *column,
 		return 0;
 	case COLUMN_BOOL:
 		*ret_text = xstrdup(value_find_bool(record, column->field, false) ? "yes" : "no");
+		return 0;
+	case COLUMN_BOOL_AT:
+		*ret_text = format_bool_at(context, column, text);
 		return 0;
 	case COLUMN_COUNT:
 		*ret_text = xasprintf(

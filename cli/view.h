@@ -13,6 +13,7 @@ enum column_kind {
 	COLUMN_RATE, /* bytes a second */
 	COLUMN_INT,
 	COLUMN_BOOL,    /* "yes", "no" */
+	COLUMN_BOOL_AT, /* the same, of the object that a ref points at: of is "class.field" */
 	COLUMN_NAME,    /* the name of the object of class `of` that a ref points at */
 	COLUMN_COUNT,   /* how many a set has */
 	COLUMN_PERCENT, /* of a float 0 to 1 */

@@ -5,6 +5,6 @@
 
 #include "cli/view.h"
 
-extern const struct view vbd_view, vdi_view, vif_view;
+extern const struct view host_view, vbd_view, vdi_view, vif_view;
 
 #endif

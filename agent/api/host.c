@@ -11,12 +11,13 @@ static int host_migrate_receive(struct call *call, struct value *const *args,
 	const char *host = arg_text(args, 0);
 	const char *network = arg_text(args, 1);
 
-	if (!object_exists(api->pool, "host", host))
-		return fault_set(fault, -ENOENT, "HANDLE_INVALID", "host", host, NULL);
-	if (!object_exists(api->pool, "network", network))
-		return fault_set(fault, -ENOENT, "HANDLE_INVALID", "network", network, NULL);
-	return supervisor_receive(
-		api->supervisor, call_session(call), host, network, ret_result, fault);
+	int r = object_check(api->pool, "host", host, fault);
+
+	if (r == 0)
+		r = object_check(api->pool, "network", network, fault);
+	return r < 0 ? r
+		     : supervisor_receive(api->supervisor, call_session(call), host, network,
+			       ret_result, fault);
 }
 
 static int host_set_enabled(

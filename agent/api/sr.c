@@ -14,10 +14,10 @@ static int sr_create_call(struct call *call, struct value *const *args, struct v
 	struct api *api = api_of(call);
 	struct value *fields CLEANUP_VALUE = value_new_struct();
 	char *ref CLEANUP_FREE = NULL;
-	int r;
+	int r = object_check(api->pool, "host", arg_text(args, 0), fault);
 
-	if (!object_exists(api->pool, "host", arg_text(args, 0)))
-		return fault_set(fault, -ENOENT, "HANDLE_INVALID", "host", arg_text(args, 0), NULL);
+	if (r < 0)
+		return r;
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		if (args[3 + i])
 			value_set(fields, names[i], value_copy(args[3 + i]));
@@ -30,9 +30,7 @@ static int sr_create_call(struct call *call, struct value *const *args, struct v
 
 static int check_sr(struct call *call, struct value *const *args, struct fault *fault)
 {
-	if (object_exists(api_of(call)->pool, "SR", arg_text(args, 0)))
-		return 0;
-	return fault_set(fault, -ENOENT, "HANDLE_INVALID", "SR", arg_text(args, 0), NULL);
+	return object_check(api_of(call)->pool, "SR", arg_text(args, 0), fault);
 }
 
 static int sr_destroy_call(struct call *call, struct value *const *args, struct value **ret_result,

@@ -27,9 +27,7 @@ static int vdi_create_call(struct call *call, struct value *const *args, struct 
 
 static int check_vdi(struct call *call, struct value *const *args, struct fault *fault)
 {
-	if (object_exists(api_of(call)->pool, "VDI", arg_text(args, 0)))
-		return 0;
-	return fault_set(fault, -ENOENT, "HANDLE_INVALID", "VDI", arg_text(args, 0), NULL);
+	return object_check(api_of(call)->pool, "VDI", arg_text(args, 0), fault);
 }
 
 static int vdi_destroy_call(struct call *call, struct value *const *args, struct value **ret_result,

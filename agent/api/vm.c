@@ -92,8 +92,9 @@ static int check_map(
 {
 	for (size_t i = 0; i < map->record.n_members; i++) {
 		const char *ref = map->record.members[i].name;
-		if (!object_exists(pool, from_class, ref))
-			return fault_set(fault, -ENOENT, "HANDLE_INVALID", from_class, ref, NULL);
+		int r = object_check(pool, from_class, ref, fault);
+		if (r < 0)
+			return r;
 	}
 	return 0;
 }
@@ -102,11 +103,10 @@ static int check_map(
 static int check_request(
 	struct api *api, const struct migrate_request *request, struct fault *fault)
 {
-	int r;
+	int r = object_check(api->pool, "VM", request->vm, fault);
 
-	if (!object_exists(api->pool, "VM", request->vm))
-		return fault_set(fault, -ENOENT, "HANDLE_INVALID", "VM", request->vm, NULL);
-	r = check_map(api->pool, "VDI", request->vdi_map, fault);
+	if (r == 0)
+		r = check_map(api->pool, "VDI", request->vdi_map, fault);
 	return r < 0 ? r : check_map(api->pool, "VIF", request->vif_map, fault);
 }
 

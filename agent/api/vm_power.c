@@ -18,9 +18,9 @@ static int run(struct call *call, const char *vm, bool start_paused, struct faul
 		.cancel = call_cancel(call),
 	};
 
-	if (!object_exists(api->pool, "VM", vm))
-		return fault_set(fault, -ENOENT, "HANDLE_INVALID", "VM", vm, NULL);
-	return guests_do(api->guests, &request, fault);
+	int r = object_check(api->pool, "VM", vm, fault);
+
+	return r < 0 ? r : guests_do(api->guests, &request, fault);
 }
 
 static int vm_operate(struct call *call, struct value *const *args, struct value **ret_result,

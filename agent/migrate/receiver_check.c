@@ -32,9 +32,9 @@ static int check_space(struct pool_db *pool, const struct storage *storage,
 	uint64_t size;
 	uint64_t available;
 
-	if (!object_exists(pool, "SR", sr))
-		return fault_set(fault, -ENOENT, "HANDLE_INVALID", "SR", sr, NULL);
-	int r = sr_location(storage, sr, &dir, fault);
+	int r = object_check(pool, "SR", sr, fault);
+	if (r == 0)
+		r = sr_location(storage, sr, &dir, fault);
 	if (r == 0)
 		r = disk_space(dir, &size, &available, fault);
 	if (r < 0)
@@ -181,9 +181,9 @@ static int check_networks(struct pool_db *pool, const struct value *vifs, struct
 {
 	for (size_t i = 0; i < vifs->array.n_items; i++) {
 		const char *network = value_find_string(vifs->array.items[i], "network", "");
-		if (!object_exists(pool, "network", network))
-			return fault_set(
-				fault, -ENOENT, "HANDLE_INVALID", "network", network, NULL);
+		int r = object_check(pool, "network", network, fault);
+		if (r < 0)
+			return r;
 	}
 	return 0;
 }

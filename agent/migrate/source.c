@@ -161,8 +161,14 @@ int source_forget(struct migration *m, struct fault *fault)
 	int r = pool_db_transaction(m->params->storage->pool, destroy_vm, &marks, fault);
 	for (size_t i = 0; r == 0 && i < marks.disks->array.n_items; i++) {
 		const char *vdi = value_find_string(marks.disks->array.items[i], "vdi", "");
-		if (object_exists(m->params->storage->pool, "VDI", vdi))
+		struct fault why CLEANUP_FAULT = FAULT_INIT;
+		r = object_check(m->params->storage->pool, "VDI", vdi, &why);
+		if (r == 0)
 			r = vdi_destroy(m->params->storage, vdi, fault);
+		else if (fault_is(&why, "HANDLE_INVALID"))
+			r = 0; /* it went before a crash */
+		else if (fault)
+			fault_move(fault, &why);
 	}
 	return r;
 }

@@ -23,8 +23,9 @@ static int check_receive(
 		return r;
 	if (!enabled)
 		return fault_set(fault, -EPERM, "HOST_DISABLED", host, NULL);
-	if (!object_exists(pool, "network", network))
-		return fault_set(fault, -ENOENT, "HANDLE_INVALID", "network", network, NULL);
+	r = object_check(pool, "network", network, fault);
+	if (r < 0)
+		return r;
 	struct value *pifs CLEANUP_VALUE = NULL;
 	r = object_find(pool, "PIF", "network", network, &pifs, fault);
 	for (size_t i = 0; r == 0 && i < pifs->array.n_items; i++) {

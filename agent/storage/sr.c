@@ -261,9 +261,9 @@ static int destroy_empty(struct pool_db *pool, void *arg, struct fault *fault)
 static int remove_sr(
 	const struct storage *storage, const char *sr, pool_db_fn remove_rows, struct fault *fault)
 {
-	if (!object_exists(storage->pool, "SR", sr))
-		return fault_set(fault, -ENOENT, "HANDLE_INVALID", "SR", sr, NULL);
-	int r = journal_check_sr_idle(storage, sr, fault);
+	int r = object_check(storage->pool, "SR", sr, fault);
+	if (r == 0)
+		r = journal_check_sr_idle(storage, sr, fault);
 	return r < 0 ? r : pool_db_transaction(storage->pool, remove_rows, (void *)sr, fault);
 }
 

@@ -15,7 +15,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from ferrytest import BIN, GIB, MIB, NULL, PASSWORD, Pool, digest, give
+from ferrytest import BIN, GIB, MIB, NULL, PASSWORD, Pool, digest, give, wait_for
 
 SIZE = 64 * MIB
 
@@ -52,6 +52,33 @@ class Cli(unittest.TestCase):
         give(folder)
         self.ferry(name, "sr", "create", "store", folder)
         return folder
+
+    def test_a_host_joins_another_pool_and_leaves_it(self):
+        a, b = self.pools["A"], self.pools["B"]
+        for name, pool in self.pools.items():
+            self.ferry(None, "trust", name, "--fingerprint", pool.fingerprint())
+        self.assertIn("OPERATION_NOT_ALLOWED", self.ferry("B", "pool", "join", "B", code=1))
+        self.ferry("B", "pool", "join", "A")
+        b.coordinator = a
+        b._forget_session()
+        b.session = wait_for("B is a member", b._try_login, 20)
+        rows = self.ferry("A", "host", "list").splitlines()
+        self.assertEqual(len(rows), 3)
+        self.assertIn("LIVE", rows[0])
+        for name in "AB":
+            self.assertIn(f"host-{name}", self.ferry("A", "pool", "show", "pool A"))
+        self.assertIn("HOST_IS_SLAVE", self.ferry("B", "vm", "list", code=1))
+        folder = b.path("sr", "store")
+        os.mkdir(folder, 0o750)
+        give(folder)
+        self.ferry("A", "sr", "create", "store", folder, "--host", "host-B")
+        self.ferry("A", "vdi", "create", "disk", "--sr", "store", "--size", "1M")
+        self.assertEqual(len(os.listdir(folder)), 1)
+        self.assertIn("coordinator", self.ferry("A", "pool", "eject", "host-A", code=1))
+        self.ferry("A", "pool", "eject", "host-B")
+        b.left()
+        self.assertEqual(len(self.json("A", "host", "list")), 1)
+        self.assertEqual(self.json("B", "vdi", "show", "disk")["virtual_size"], MIB)
 
     def test_from_trust_to_the_move_there_and_back(self):
         a, b = self.pools["A"], self.pools["B"]

@@ -2,10 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """One pool of several hosts: real agents on this machine, each with a port and folders of its own."""
 
+import http.client
 import os
 import subprocess
 import sys
+import threading
+import time
 import unittest
+import xmlrpc.client
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
@@ -121,6 +125,76 @@ class Joining(Base):
         self.assertEqual(len(a.session.host.get_all()), 2)
         self.assertTrue(os.path.exists(b.path("state", "membership")))
         self.assertEqual(os.stat(b.path("state", "membership")).st_mode & 0o777, 0o600)
+
+
+class Dying(Base):
+    """kill -9 of the host that joins or leaves, at any moment: it is in one pool, whole."""
+
+    def join_and_die(self, a, b, delay):
+        caller = threading.Thread(target=self.call_join, args=(a, b.session.other()))
+        caller.start()
+        time.sleep(delay)
+        b.kill()
+        caller.join()
+
+    def call_join(self, a, session):
+        try:
+            session.pool.join(f"127.0.0.1:{a.port}", "root", PASSWORD)
+        except (Failure, OSError, xmlrpc.client.ProtocolError, http.client.HTTPException):
+            pass  # killed
+
+    def started(self, a, b):
+        """Starts it; whether it is a member."""
+        b.coordinator = a
+        with open(b.path("log"), "ab") as log:
+            b.process = subprocess.Popen(
+                [os.path.join(BIN, "ferryd"), "--config", b.path("ferryd.conf")],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
+
+        def answers():
+            try:
+                Session(b.url, "root", PASSWORD).close()
+                return "own"
+            except (OSError, xmlrpc.client.ProtocolError):
+                return None
+            except Failure as failure:
+                return "member" if failure.code == "HOST_IS_SLAVE" else None
+        is_member = wait_for("B answers", answers, 20) == "member"
+        b.coordinator = a if is_member else None
+        b.session = wait_for("B is what it is", b._try_login, 20)
+        return is_member
+
+    def test_a_host_that_dies_while_it_joins_is_in_one_pool(self):
+        a = self.enterContext(Pool("A"))
+        b = self.enterContext(Pool("B"))
+        vm, vdi, _ = self.vm_on(b)
+        uuid = b.session.VDI.get_uuid(vdi)
+        for delay in (0.04, 0.08, 0.12, 0.16, 0.3):
+            self.join_and_die(a, b, delay)
+            is_member = self.started(a, b)
+            self.assertEqual(len(a.session.host.get_all()), 2 if is_member else 1, delay)
+            self.assertEqual(b.session.VDI.get_by_uuid(uuid), vdi)
+            self.assertEqual(a.session.VM.get_by_name_label("guest"),
+                             [vm] if is_member else [], delay)
+            self.assertTrue(os.path.exists(b.vdi_path(vdi)))
+            if is_member:
+                a.session.pool.eject(b.host)
+                b.left()
+
+    def test_a_host_that_dies_while_it_leaves_is_in_one_pool(self):
+        a, b = self.two()
+        vm, vdi, _ = self.vm_on(b)
+        uuid = a.session.VM.get_uuid(vm)
+        for delay in (0.0, 1.0, 2.4):
+            a.session.pool.eject(b.host)
+            time.sleep(delay)
+            b._forget_session()
+            b.kill()
+            self.assertFalse(self.started(a, b), delay)
+            self.assertEqual(len(a.session.host.get_all()), 1)
+            self.assertEqual(b.session.VM.get_by_uuid(uuid), vm)
+            self.assertTrue(os.path.exists(b.vdi_path(vdi)))
+            b.join(a)
 
 
 class Working(Base):
