@@ -173,6 +173,7 @@ static const struct route {
 	{"VDI.create", route_new_vdi, 0},
 	{"VDI.destroy", route_vdi, 0},
 	{"VDI.resize", route_vdi, 0},
+	{"VDI.pool_migrate", route_vdi, 0},
 	{"PBD.plug", route_pbd, 0},
 	{"PBD.unplug", route_pbd, 0},
 	{"PBD.destroy", route_pbd, 0},

@@ -50,11 +50,45 @@ static int vdi_resize_call(struct call *call, struct value *const *args, struct 
 	return vdi_resize(api_of(call)->storage, arg_text(args, 0), args[1]->integer, fault);
 }
 
+/* What the clients of other servers may ask for and this one cannot do is refused, not left out. */
+static int check_options(const struct value *options, struct fault *fault)
+{
+	const char *format = value_find_string(options, "dest-img-format", "");
+
+	if (!*format)
+		return 0;
+	return fault_set(fault, -EINVAL, "INVALID_VALUE", "options:dest-img-format", format, NULL);
+}
+
+static int vdi_pool_migrate(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	struct api *api = api_of(call);
+	int r = check_vdi(call, args, fault);
+
+	if (r == 0)
+		r = object_check(api->pool, "SR", arg_text(args, 1), fault);
+	if (r == 0)
+		r = check_options(args[2], fault);
+	if (r == 0)
+		r = supervisor_move_vdi(api->supervisor, arg_text(args, 0), arg_text(args, 1),
+			call_task(call), call_cancel(call), fault);
+	if (r == 0)
+		*ret_result = value_new_string(arg_text(args, 0));
+	return r;
+}
+
 static const struct param create_params[] = {{"args", PARAM_STRUCT, "VDI record"}};
 static const struct param self_params[] = {{"self", PARAM_STRING, "VDI ref"}};
 static const struct param resize_params[] = {
 	{"vdi", PARAM_STRING, "VDI ref"},
 	{"size", PARAM_INT, NULL},
+};
+
+static const struct param migrate_params[] = {
+	{"vdi", PARAM_STRING, "VDI ref"},
+	{"sr", PARAM_STRING, "SR ref"},
+	{"options", PARAM_MAP, NULL},
 };
 
 static const struct method rows[] = {
@@ -81,6 +115,14 @@ static const struct method rows[] = {
 		PARAMS(resize_params),
 		.result = "void",
 		.doc = "Grows the disk to so many bytes.",
+	},
+	{
+		.name = "VDI.pool_migrate",
+		.handle = vdi_pool_migrate,
+		.flags = METHOD_ASYNC | METHOD_TASK,
+		PARAMS(migrate_params),
+		.result = "VDI ref",
+		.doc = "Moves the disk to another SR of its host, also while its VM runs.",
 	},
 };
 

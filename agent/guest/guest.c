@@ -453,6 +453,13 @@ typedef int (*qmp_caller)(struct qmp *qmp, const char *command, const struct val
 	uint64_t deadline_usec, const struct cancel *cancel, struct value **ret_value,
 	struct fault *fault);
 
+static int no_monitor(const struct guest *guest, const char *command, struct fault *fault)
+{
+	return fault_text(fault, -ETIMEDOUT,
+		"%s: the monitor of the VM's QEMU (process %d) has not answered yet", command,
+		(int)run_pid(guest->child));
+}
+
 static int call(struct guest *guest, qmp_caller caller, const char *command,
 	const struct value *arguments, uint64_t deadline_usec, const struct cancel *cancel,
 	struct value **ret_value, struct fault *fault)
@@ -460,9 +467,7 @@ static int call(struct guest *guest, qmp_caller caller, const char *command,
 	struct qmp *qmp = monitor_of(guest);
 
 	if (!qmp)
-		return fault_text(fault, -ETIMEDOUT,
-			"%s: the monitor of the VM's QEMU (process %d) has not answered yet",
-			command, (int)run_pid(guest->child));
+		return no_monitor(guest, command, fault);
 	return caller(qmp, command, arguments, deadline_usec, cancel, ret_value, fault);
 }
 
@@ -478,6 +483,17 @@ int guest_command_until(struct guest *guest, const char *command, const struct v
 	struct fault *fault)
 {
 	return call(guest, qmp_call, command, arguments, deadline_usec, cancel, ret_value, fault);
+}
+
+int guest_command_fd(struct guest *guest, const char *command, const struct value *arguments,
+	int fd, struct value **ret_value, struct fault *fault)
+{
+	struct qmp *qmp = monitor_of(guest);
+
+	if (!qmp)
+		return no_monitor(guest, command, fault);
+	return qmp_call_fd(
+		qmp, command, arguments, fd, clock_deadline(COMMAND_USEC), NULL, ret_value, fault);
 }
 
 int guest_command_oob(struct guest *guest, const char *command, const struct value *arguments,

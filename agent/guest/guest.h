@@ -60,6 +60,9 @@ int guest_command(struct guest *guest, const char *command, const struct value *
 int guest_command_until(struct guest *guest, const char *command, const struct value *arguments,
 	uint64_t deadline_usec, const struct cancel *cancel, struct value **ret_value,
 	struct fault *fault);
+/* The same, within 5 s, with an open file that goes along: see qmp_call_fd. */
+int guest_command_fd(struct guest *guest, const char *command, const struct value *arguments,
+	int fd, struct value **ret_value, struct fault *fault);
 /* Out of band, within 5 s: see qmp_call_oob. */
 int guest_command_oob(struct guest *guest, const char *command, const struct value *arguments,
 	struct value **ret_value, struct fault *fault);

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/guest/guest_node.h"
 
+#include "agent/guest/node_file.h"
 #include "base/alloc.h"
 
 #include <errno.h>
 #include <string.h>
-
-#define FILE_SUFFIX "-file" /* as guest_spec.c names the node below the format's */
 
 void guest_node_clear(struct guest_node *node)
 {
@@ -24,23 +23,33 @@ static const struct value *find_node(const struct value *nodes, const char *key,
 	return NULL;
 }
 
-/* "d0-file" -> "d0"; NULL for what is no disk of the guest (a CD drive's image is "cd0-file"). */
+/* "d0-file-1" -> "d0"; NULL for what is no disk of the guest (a CD drive's image is "cd0-file"). */
 static char *root_name(const char *file_node)
 {
-	size_t length = strlen(file_node), n = strlen(FILE_SUFFIX);
+	const char *end = strstr(file_node, GUEST_NODE_FILE);
 
-	if (*file_node != 'd' || length <= n || strcmp(file_node + length - n, FILE_SUFFIX) != 0)
-		return NULL;
-	return xstrndup(file_node, length - n);
+	return *file_node == 'd' && end ? xstrndup(file_node, (size_t)(end - file_node)) : NULL;
 }
 
-static const struct value *find_file_node(const struct value *nodes, const char *path)
+/* Of a disk that changes its file there are two. */
+static bool is_in_use(const struct value *nodes, const char *root, const struct value *file)
+{
+	const struct value *node = find_node(nodes, "node-name", root);
+
+	return node && strcmp(value_find_string(node, "file", ""),
+			       value_find_string(file, "file", "")) == 0;
+}
+
+static const struct value *find_file_node(
+	const struct value *nodes, const struct value *fdsets, const char *path)
 {
 	for (size_t i = 0; nodes->type == VALUE_ARRAY && i < nodes->array.n_items; i++) {
 		const struct value *node = nodes->array.items[i];
 		char *root CLEANUP_FREE = root_name(value_find_string(node, "node-name", ""));
-		if (root && strcmp(value_find_string(node, "file", ""), path) == 0 &&
-			strcmp(value_find_string(node, "drv", ""), "file") == 0)
+		const char *filename = value_find_string(node, "file", "");
+		if (root && strcmp(node_file_path(fdsets, filename), path) == 0 &&
+			strcmp(value_find_string(node, "drv", ""), "file") == 0 &&
+			is_in_use(nodes, root, node))
 			return node;
 	}
 	return NULL;
@@ -66,13 +75,16 @@ int guest_node_find(
 {
 	struct value *arguments CLEANUP_VALUE = value_new_struct();
 	struct value *nodes CLEANUP_VALUE = NULL;
+	struct value *fdsets CLEANUP_VALUE = NULL;
 	struct guest_node node CLEANUP_GUEST_NODE = {0};
 
 	value_set_bool(arguments, "flat", true);
 	int r = guest_command(guest, "query-named-block-nodes", arguments, NULL, &nodes, fault);
+	if (r == 0)
+		r = guest_command(guest, "query-fdsets", NULL, NULL, &fdsets, fault);
 	if (r < 0)
 		return r;
-	const struct value *file = find_file_node(nodes, path);
+	const struct value *file = find_file_node(nodes, fdsets, path);
 	if (file)
 		node.name = root_name(value_find_string(file, "node-name", ""));
 	const struct value *root = file ? find_node(nodes, "node-name", node.name) : NULL;

@@ -9,6 +9,9 @@
 
 #include <stdbool.h>
 
+/* Behind a disk's name in the names of its file nodes: "d0-file", "d0-file-1". */
+#define GUEST_NODE_FILE "-file"
+
 struct guest_node {
 	char *name; /* "d0": root node of the disk's device; owned */
 	bool is_raw;

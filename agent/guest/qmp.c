@@ -10,6 +10,7 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
@@ -18,6 +19,7 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #define RETRY_USEC (5 * USEC_PER_MSEC)
 #define READ_BYTES 65536
@@ -34,6 +36,7 @@ struct slot {
 	uint64_t id;
 	bool is_oob;
 	char *line; /* not yet sent; NULL: it is in the queue, or was sent */
+	int fd;     /* to go along with the line, until it is in the queue; -1: none */
 	int ready;  /* eventfd */
 	bool answered;
 	struct qmp_message reply;
@@ -56,6 +59,8 @@ struct qmp {
 	uint64_t last_id;
 	unsigned n_unanswered; /* in-band commands */
 	struct buf queue;
+	int passed_fd; /* goes with the byte of the queue at passed_at; -1: none */
+	size_t passed_at;
 	char *dead; /* why; NULL while it lives */
 };
 
@@ -100,6 +105,10 @@ static void send_line(struct qmp *qmp, struct slot *slot)
 {
 	char *line CLEANUP_FREE = TAKE_PTR(slot->line);
 
+	if (slot->fd >= 0) {
+		qmp->passed_fd = TAKE_FD(slot->fd);
+		qmp->passed_at = qmp->queue.length;
+	}
 	buf_append_string(&qmp->queue, line);
 	if (!slot->is_oob)
 		qmp->n_unanswered++;
@@ -174,13 +183,54 @@ static int receive(struct qmp *qmp, struct fault *fault)
 	return qmp_reader_feed(&qmp->reader, data, (size_t)n, fault);
 }
 
+static ssize_t send_with_fd(int socket, const void *data, size_t length, int fd)
+{
+	union {
+		char bytes[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr header; /* for its alignment */
+	} control = {0};
+	struct iovec piece = {.iov_base = (void *)data, .iov_len = length};
+	struct msghdr message = {
+		.msg_iov = &piece,
+		.msg_iovlen = 1,
+		.msg_control = control.bytes,
+		.msg_controllen = sizeof(control.bytes),
+	};
+	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+
+	header->cmsg_level = SOL_SOCKET;
+	header->cmsg_type = SCM_RIGHTS;
+	header->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(header), &fd, sizeof(int));
+	return sendmsg(socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+/* A descriptor goes with the first byte of its command, so that no other one takes it. */
+static ssize_t send_piece(struct qmp *qmp)
+{
+	bool passes = qmp->passed_fd >= 0;
+	size_t length = passes && qmp->passed_at > 0 ? qmp->passed_at : qmp->queue.length;
+	ssize_t n;
+
+	if (passes && qmp->passed_at == 0)
+		n = send_with_fd(qmp->fd, qmp->queue.data, length, qmp->passed_fd);
+	else
+		n = send(qmp->fd, qmp->queue.data, length, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (n <= 0 || !passes)
+		return n;
+	if (qmp->passed_at == 0)
+		close(TAKE_FD(qmp->passed_fd));
+	else
+		qmp->passed_at -= (size_t)n;
+	return n;
+}
+
 /* Sends what is queued as far as the socket takes it, without blocking. */
 static int send_queue(struct qmp *qmp, struct fault *fault)
 {
 	SCOPE_LOCK(&qmp->lock);
 	while (qmp->queue.length) {
-		ssize_t n = send(
-			qmp->fd, qmp->queue.data, qmp->queue.length, MSG_DONTWAIT | MSG_NOSIGNAL);
+		ssize_t n = send_piece(qmp);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno == EAGAIN)
@@ -361,6 +411,7 @@ int qmp_open(const struct qmp_params *params, struct qmp **ret_qmp, struct fault
 
 	pthread_mutex_init(&qmp->lock, NULL);
 	qmp->fd = -1;
+	qmp->passed_fd = -1;
 	qmp->event = params->event;
 	qmp->lost = params->lost;
 	qmp->arg = params->arg;
@@ -391,6 +442,7 @@ struct qmp *qmp_close(struct qmp *qmp)
 	cleanup_close(&qmp->bell);
 	qmp_reader_clear(&qmp->reader);
 	buf_free(&qmp->queue);
+	cleanup_close(&qmp->passed_fd);
 	cancel_free(qmp->closing);
 	pthread_mutex_destroy(&qmp->lock);
 	free(qmp->dead);
@@ -422,7 +474,20 @@ static char *new_line(const struct slot *slot, const char *command, const struct
 	return buf_take_string(&text);
 }
 
-static int enter(struct qmp *qmp, struct slot *slot, const char *command,
+/* Under the lock. The descriptor is ours until it is sent, whatever the caller does. */
+static int take_fd(struct qmp *qmp, struct slot *slot, int fd, struct fault *fault)
+{
+	bool is_busy = qmp->passed_fd >= 0;
+
+	for (const struct slot *other = qmp->slots; other; other = other->next)
+		is_busy = is_busy || other->fd >= 0;
+	if (is_busy)
+		return fault_text(fault, -EBUSY, "QMP: another file is being handed to QEMU");
+	slot->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	return slot->fd < 0 ? fault_errno(fault, -errno, "QMP: descriptor %d", fd) : 0;
+}
+
+static int enter(struct qmp *qmp, struct slot *slot, int fd, const char *command,
 	const struct value *arguments, struct fault *fault)
 {
 	SCOPE_LOCK(&qmp->lock);
@@ -431,6 +496,11 @@ static int enter(struct qmp *qmp, struct slot *slot, const char *command,
 	if (qmp->queue.length > MAX_QUEUE)
 		return fault_text(fault, -ECONNRESET,
 			"%s: QEMU does not read its monitor's commands", command);
+	if (fd >= 0) {
+		int r = take_fd(qmp, slot, fd, fault);
+		if (r < 0)
+			return r;
+	}
 	slot->id = ++qmp->last_id;
 	slot->line = new_line(slot, command, arguments);
 	slot->next = qmp->slots;
@@ -449,6 +519,7 @@ static void leave(struct qmp *qmp, struct slot *slot)
 		at = &(*at)->next;
 	*at = slot->next;
 	free(slot->line);
+	cleanup_close(&slot->fd);
 }
 
 /* After leave(): the slot is the caller's alone. */
@@ -468,16 +539,16 @@ static int read_reply(struct qmp *qmp, struct slot *slot, const char *command,
 	return 0;
 }
 
-static int call(struct qmp *qmp, bool is_oob, const char *command, const struct value *arguments,
-	uint64_t deadline_usec, const struct cancel *cancel, struct value **ret_value,
-	struct fault *fault)
+static int call(struct qmp *qmp, bool is_oob, int fd_along, const char *command,
+	const struct value *arguments, uint64_t deadline_usec, const struct cancel *cancel,
+	struct value **ret_value, struct fault *fault)
 {
 	int ready CLEANUP_CLOSE = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	struct slot slot = {.is_oob = is_oob, .ready = ready};
+	struct slot slot = {.is_oob = is_oob, .fd = -1, .ready = ready};
 
 	if (ready < 0)
 		return fault_errno(fault, -errno, "%s: eventfd", command);
-	int r = enter(qmp, &slot, command, arguments, fault);
+	int r = enter(qmp, &slot, fd_along, command, arguments, fault);
 	if (r < 0)
 		return r;
 	ring(qmp->bell);
@@ -499,7 +570,14 @@ int qmp_call(struct qmp *qmp, const char *command, const struct value *arguments
 	uint64_t deadline_usec, const struct cancel *cancel, struct value **ret_value,
 	struct fault *fault)
 {
-	return call(qmp, false, command, arguments, deadline_usec, cancel, ret_value, fault);
+	return call(qmp, false, -1, command, arguments, deadline_usec, cancel, ret_value, fault);
+}
+
+int qmp_call_fd(struct qmp *qmp, const char *command, const struct value *arguments, int fd,
+	uint64_t deadline_usec, const struct cancel *cancel, struct value **ret_value,
+	struct fault *fault)
+{
+	return call(qmp, false, fd, command, arguments, deadline_usec, cancel, ret_value, fault);
 }
 
 int qmp_call_oob(struct qmp *qmp, const char *command, const struct value *arguments,
@@ -509,5 +587,5 @@ int qmp_call_oob(struct qmp *qmp, const char *command, const struct value *argum
 	if (!qmp->has_oob)
 		return fault_text(
 			fault, -EOPNOTSUPP, "%s: this QEMU takes no out-of-band commands", command);
-	return call(qmp, true, command, arguments, deadline_usec, cancel, ret_value, fault);
+	return call(qmp, true, -1, command, arguments, deadline_usec, cancel, ret_value, fault);
 }

@@ -48,6 +48,11 @@ pid_t qmp_peer(const struct qmp *qmp);
 int qmp_call(struct qmp *qmp, const char *command, const struct value *arguments,
 	uint64_t deadline_usec, const struct cancel *cancel, struct value **ret_value,
 	struct fault *fault);
+/* The same with an open file that goes along (add-fd): QEMU has a descriptor of its own then, and
+ * the caller keeps this one. -EBUSY: another call of that kind is under way. */
+int qmp_call_fd(struct qmp *qmp, const char *command, const struct value *arguments, int fd,
+	uint64_t deadline_usec, const struct cancel *cancel, struct value **ret_value,
+	struct fault *fault);
 /* The same out of band: answered even while QEMU's main loop hangs, for the few commands that may
  * (migrate-recover, yank ...). -EOPNOTSUPP: this QEMU does not offer it. */
 int qmp_call_oob(struct qmp *qmp, const char *command, const struct value *arguments,

@@ -8,6 +8,7 @@
 #include "agent/migrate/report.h"
 #include "agent/migrate/sender.h"
 #include "agent/migrate/supervisor_internal.h"
+#include "agent/migrate/vdi_move.h"
 #include "agent/vm/operations.h"
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -172,6 +173,8 @@ int supervisor_start(struct supervisor *supervisor, struct fault *fault)
 {
 	int r = image_source_recover(supervisor->params, fault);
 
+	if (r == 0)
+		r = vdi_move_recover(supervisor->params, fault);
 	if (r == 0)
 		r = recover(supervisor, fault);
 	if (r < 0)
@@ -515,4 +518,13 @@ int supervisor_cancel(
 	if (m)
 		return migration_request_cancel(m, who) ? 0 : too_late(supervisor, m, fault);
 	return not_under_way(supervisor, uuid, fault);
+}
+
+int supervisor_move_vdi(struct supervisor *supervisor, const char *vdi, const char *sr,
+	const char *task, struct cancel *cancel, struct fault *fault)
+{
+	const struct vdi_move_request request = {
+		.vdi = vdi, .sr = sr, .task = task, .cancel = cancel, .stop = supervisor->stop};
+
+	return vdi_move_run(supervisor->params, &request, fault);
 }

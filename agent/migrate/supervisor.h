@@ -89,6 +89,10 @@ int supervisor_migrate_send(struct supervisor *supervisor, const struct migrate_
 int supervisor_await(struct supervisor *supervisor, const char *uuid, const char *task,
 	struct cancel *cancel, char **ret_vm_ref, struct fault *fault);
 
+/* VDI.pool_migrate; see vdi_move_run (vdi_move.h). */
+int supervisor_move_vdi(struct supervisor *supervisor, const char *vdi, const char *sr,
+	const char *task, struct cancel *cancel, struct fault *fault);
+
 /* Asks migration `uuid` of this host to stop: 0 accepted, or a fault: UUID_INVALID, or the truth
  * when it is too late (OPERATION_NOT_ALLOWED ["committed at ..."]). Does not wait. */
 int supervisor_cancel(

@@ -109,13 +109,12 @@ static int prepare(const struct storage *storage, const struct image_entry *entr
 	return r;
 }
 
-int storage_prepare_disk(const struct storage *storage, const char *owner, const char *sr,
-	const char *vdi_uuid, uint64_t size_bytes, uint64_t need_bytes, char **ret_location,
-	char **ret_path, struct fault *fault)
+int storage_prepare_image(const struct storage *storage, const char *owner, const char *sr,
+	const char *location, uint64_t size_bytes, uint64_t need_bytes, char **ret_path,
+	struct fault *fault)
 {
 	char *dir CLEANUP_FREE = NULL;
 	char *path CLEANUP_FREE = NULL;
-	char *location CLEANUP_FREE = xasprintf("%s.raw", vdi_uuid);
 	int r = sr_location(storage, sr, &dir, fault);
 
 	if (r < 0)
@@ -124,8 +123,6 @@ int storage_prepare_disk(const struct storage *storage, const char *owner, const
 		char *text CLEANUP_FREE = xasprintf("%" PRIu64, size_bytes);
 		return fault_set(fault, -EINVAL, "INVALID_VALUE", "virtual_size", text, NULL);
 	}
-	if (!uuid_is_valid(vdi_uuid))
-		return fault_set(fault, -EINVAL, "UUID_INVALID", "VDI", vdi_uuid, NULL);
 	r = storage_image_path(dir, location, &path, fault);
 	if (r < 0)
 		return r;
@@ -137,7 +134,21 @@ int storage_prepare_disk(const struct storage *storage, const char *owner, const
 	r = prepare(storage, &entry, dir, size_bytes, fault);
 	if (r < 0)
 		return r;
-	*ret_location = TAKE_PTR(location);
 	*ret_path = TAKE_PTR(path);
 	return 0;
+}
+
+int storage_prepare_disk(const struct storage *storage, const char *owner, const char *sr,
+	const char *vdi_uuid, uint64_t size_bytes, uint64_t need_bytes, char **ret_location,
+	char **ret_path, struct fault *fault)
+{
+	char *location CLEANUP_FREE = xasprintf("%s.raw", vdi_uuid);
+
+	if (!uuid_is_valid(vdi_uuid))
+		return fault_set(fault, -EINVAL, "UUID_INVALID", "VDI", vdi_uuid, NULL);
+	int r = storage_prepare_image(
+		storage, owner, sr, location, size_bytes, need_bytes, ret_path, fault);
+	if (r == 0)
+		*ret_location = TAKE_PTR(location);
+	return r;
 }

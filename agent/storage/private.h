@@ -58,6 +58,11 @@ int sr_add_allocation(struct pool_db *pool, const char *sr, int64_t bytes, struc
  * runs on it. */
 int vdi_check_idle(struct pool_db *pool, const char *vdi, const char *op, struct fault *fault);
 
+/* storage_prepare_disk under a file name of the caller's choice, and for a file of any format. */
+int storage_prepare_image(const struct storage *storage, const char *owner, const char *sr,
+	const char *location, uint64_t size_bytes, uint64_t need_bytes, char **ret_path,
+	struct fault *fault);
+
 /* --- Journal ------------------------------------------------------------------------------------
  */
 

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -499,6 +500,70 @@ static void out_of_band_passes_what_is_not_answered(void **state)
 	assert_int_equal(peer->n_in_band, 6 + 1);
 }
 
+/* The descriptor that comes with the bytes of "add-fd", and no other; -1: none. */
+static int hear_descriptor(struct peer *peer, struct qmp_message *ret_message)
+{
+	union {
+		char bytes[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr header;
+	} control = {0};
+	char data[4096];
+	struct iovec piece = {.iov_base = data, .iov_len = sizeof(data)};
+	struct msghdr message = {
+		.msg_iov = &piece,
+		.msg_iovlen = 1,
+		.msg_control = control.bytes,
+		.msg_controllen = sizeof(control.bytes),
+	};
+	int fd = -1;
+	ssize_t n = recvmsg(peer->fd, &message, MSG_CMSG_CLOEXEC);
+	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+
+	if (n > 0 && qmp_reader_feed(&peer->reader, data, (size_t)n, NULL) == 0)
+		qmp_reader_next(&peer->reader, ret_message, NULL);
+	if (header && header->cmsg_type == SCM_RIGHTS)
+		memcpy(&fd, CMSG_DATA(header), sizeof(fd));
+	return fd;
+}
+
+static void script_writes_to_what_it_is_given(struct peer *peer)
+{
+	struct qmp_message message CLEANUP_QMP_MESSAGE = QMP_MESSAGE_INIT;
+
+	greet(peer);
+	expect_command(peer);
+	say(peer, "{\"return\": {}, \"id\": \"1\"}\n");
+	int fd CLEANUP_CLOSE = hear_descriptor(peer, &message);
+	if (fd >= 0)
+		(void)!write(fd, "hello", 5);
+	say(peer, "{\"return\": {\"fdset-id\": 4}, \"id\": \"2\"}\n");
+	expect_command(peer);
+	say(peer, "{\"return\": {}, \"id\": \"3\"}\n");
+}
+
+static void a_file_goes_with_its_command(void **state)
+{
+	struct peer *peer = *state;
+	struct value *answer CLEANUP_VALUE = NULL;
+	char text[6] = "";
+	int ends[2];
+
+	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+	open_to(peer, script_writes_to_what_it_is_given);
+	check_ok(&peer->fault, call(peer, "query", SOON, NULL));
+	check_ok(&peer->fault, qmp_call_fd(peer->qmp, "add-fd", NULL, ends[1], clock_deadline(SOON),
+				       NULL, &answer, &peer->fault));
+	assert_int_equal(value_find_int(answer, "fdset-id", 0), 4);
+	/* The caller's own is still open, and what the peer was given is the same pipe. */
+	assert_int_equal(close(ends[1]), 0);
+	assert_int_equal(read(ends[0], text, 5), 5);
+	assert_string_equal(text, "hello");
+	/* Nobody here holds the other end any longer: it was given away, not kept. */
+	check_ok(&peer->fault, call(peer, "query", SOON, NULL));
+	assert_int_equal(read(ends[0], text, 1), 0);
+	close(ends[0]);
+}
+
 static void no_socket_is_an_error(void **state)
 {
 	struct peer *peer = *state;
@@ -526,6 +591,7 @@ int main(void)
 		TEST(out_of_band_needs_a_qemu_that_has_it),
 		TEST(out_of_band_calls_are_answered),
 		TEST(out_of_band_passes_what_is_not_answered),
+		TEST(a_file_goes_with_its_command),
 		TEST(no_socket_is_an_error),
 	};
 

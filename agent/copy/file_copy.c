@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/copy/file_copy.h"
+
+#include "agent/copy/digest.h"
+#include "agent/copy/endpoint.h"
+#include "agent/copy/zero.h"
+#include "base/alloc.h"
+#include "base/io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define BATCH_PIECES 64
+#define ALIGNMENT    4096
+
+struct file_copy {
+	struct endpoint *source;
+	char *target;
+	int fd;
+	uint64_t size_bytes;
+	struct rate_limit *rate;
+	struct cancel *cancel;
+	const struct cancel *stop;
+	void (*copied)(void *arg, uint64_t bytes);
+	void *arg;
+	unsigned char *data; /* one piece */
+	bool is_fresh;       /* the target reads as zeros where nothing was written yet */
+	bool is_final;
+	/* Written, and not yet synced and compared. */
+	struct extent pieces[BATCH_PIECES];
+	unsigned char digests[BATCH_PIECES * DIGEST_BYTES];
+	size_t n_pieces;
+};
+
+int file_copy_open(
+	const struct file_copy_params *params, struct file_copy **ret_copy, struct fault *fault)
+{
+	struct file_copy *copy CLEANUP_FILE_COPY = xcalloc(1, sizeof(*copy));
+	const struct endpoint_spec source = {
+		.kind = ENDPOINT_FILE,
+		.path = params->source,
+		.direct = params->direct,
+		.size_bytes = params->size_bytes,
+	};
+
+	copy->target = xstrdup(params->target);
+	copy->size_bytes = params->size_bytes;
+	copy->rate = params->rate;
+	copy->cancel = params->cancel;
+	copy->stop = params->stop;
+	copy->copied = params->copied;
+	copy->arg = params->arg;
+	copy->data = aligned_alloc(ALIGNMENT, ENDPOINT_MAX_BYTES);
+	copy->fd = open(params->target, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (copy->fd < 0) {
+		int error = -errno;
+		return fault_errno(fault, error, "cannot write %s", params->target);
+	}
+	if (!copy->data)
+		return fault_errno(fault, -ENOMEM, "copying to %s", params->target);
+	int r = endpoint_open(&source, params->cancel, &copy->source, fault);
+	if (r < 0)
+		return r;
+	*ret_copy = TAKE_PTR(copy);
+	return 0;
+}
+
+struct file_copy *file_copy_close(struct file_copy *copy)
+{
+	if (!copy)
+		return NULL;
+	if (copy->source)
+		endpoint_close(copy->source);
+	cleanup_close(&copy->fd);
+	free(copy->data);
+	free(copy->target);
+	free(copy);
+	return NULL;
+}
+
+/* --- Proof --------------------------------------------------------------------------------------
+ */
+
+static int report_write(const struct file_copy *copy, int error, struct fault *fault)
+{
+	char *text CLEANUP_FREE = xasprintf("writing %s: %s; make room there, or choose another SR",
+		copy->target, strerror(-error));
+
+	if (error != -ENOSPC && error != -EDQUOT)
+		return fault_errno(fault, error, "writing %s", copy->target);
+	return fault_set(fault, error, "SR_BACKEND_FAILURE_44", "", text, "", NULL);
+}
+
+/* Syncs what was written, reads it again and compares. */
+static int finish_batch(struct file_copy *copy, struct fault *fault)
+{
+	unsigned char there[BATCH_PIECES * DIGEST_BYTES];
+	struct cancel *cancel = copy->is_final ? NULL : copy->cancel;
+	uint64_t bytes = 0;
+
+	if (fdatasync(copy->fd) < 0)
+		return report_write(copy, -errno, fault);
+	int r = digest_file_extents(
+		copy->target, copy->size_bytes, copy->pieces, copy->n_pieces, cancel, there, fault);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < copy->n_pieces; i++) {
+		if (memcmp(there + i * DIGEST_BYTES, copy->digests + i * DIGEST_BYTES,
+			    DIGEST_BYTES) != 0)
+			return fault_text(fault, -EIO,
+				"%s does not hold what was written to it at byte %" PRIu64
+				": the storage below it loses data",
+				copy->target, copy->pieces[i].offset);
+		bytes += copy->pieces[i].length;
+	}
+	copy->n_pieces = 0;
+	if (copy->copied)
+		copy->copied(copy->arg, bytes);
+	return 0;
+}
+
+/* --- Pieces -------------------------------------------------------------------------------------
+ */
+
+/* Only what holds something, block by block: the file stays as sparse as it can be. */
+static int write_fresh(struct file_copy *copy, struct extent piece)
+{
+	const unsigned char *data = copy->data;
+	uint64_t done = 0;
+
+	while (done < piece.length) {
+		bool is_zero;
+		size_t run = zero_run(data + done, piece.length - done, &is_zero);
+		int r = is_zero ? 0
+				: io_pwrite_full(copy->fd, data + done, run, piece.offset + done);
+		if (r < 0)
+			return r;
+		done += run;
+	}
+	return 0;
+}
+
+static int write_over(struct file_copy *copy, struct extent piece)
+{
+	if (zero_is_all(copy->data, piece.length) &&
+		fallocate(copy->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)piece.offset,
+			(off_t)piece.length) == 0)
+		return 0;
+	return io_pwrite_full(copy->fd, copy->data, piece.length, piece.offset);
+}
+
+static int copy_piece(struct file_copy *copy, struct extent piece, struct fault *fault)
+{
+	struct cancel *cancel = copy->is_final ? NULL : copy->cancel;
+	int r = copy->is_final ? 0 : rate_limit_take(copy->rate, piece.length, cancel);
+
+	if (r < 0)
+		return fault_errno(fault, r, "copying to %s", copy->target);
+	r = endpoint_read(copy->source, piece, copy->data, cancel, fault);
+	if (r < 0)
+		return r;
+	digest_chunk(copy->data, piece.length, copy->digests + copy->n_pieces * DIGEST_BYTES);
+	r = copy->is_fresh ? write_fresh(copy, piece) : write_over(copy, piece);
+	if (r < 0)
+		return report_write(copy, r, fault);
+	copy->pieces[copy->n_pieces++] = piece;
+	return copy->n_pieces == BATCH_PIECES ? finish_batch(copy, fault) : 0;
+}
+
+static int copy_extent(struct file_copy *copy, struct extent extent, struct fault *fault)
+{
+	int r = 0;
+
+	while (r == 0 && extent.length > 0) {
+		uint64_t length = MIN(extent.length, (uint64_t)ENDPOINT_MAX_BYTES);
+		if (!copy->is_final &&
+			(cancel_is_requested(copy->cancel) || cancel_is_requested(copy->stop)))
+			return fault_errno(fault, -ECANCELED, "copying to %s", copy->target);
+		r = copy_piece(copy, (struct extent){extent.offset, length}, fault);
+		extent.offset += length;
+		extent.length -= length;
+	}
+	return r;
+}
+
+int file_copy_bulk(struct file_copy *copy, struct fault *fault)
+{
+	struct extent run = {0};
+
+	copy->is_fresh = true;
+	for (;;) {
+		int r = endpoint_next_data(copy->source, run.offset + run.length, &run, fault);
+		if (r == 0 && run.length > 0)
+			r = copy_extent(copy, run, fault);
+		if (r < 0)
+			return r;
+		if (run.length == 0)
+			break;
+	}
+	return finish_batch(copy, fault);
+}
+
+int file_copy_extents(struct file_copy *copy, const struct extent *extents, size_t n, bool is_final,
+	struct fault *fault)
+{
+	int r = 0;
+
+	copy->is_fresh = false;
+	copy->is_final = is_final;
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = copy_extent(copy, extents[i], fault);
+	return r < 0 ? r : finish_batch(copy, fault);
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The files and rows of a VDI that moves to another SR of this host. Both files are in the journal
+ * under the move, so that after its end, whichever it was, storage_recover(owner) keeps the one
+ * that the VDI names and removes the other. */
+#ifndef FERRY_AGENT_STORAGE_MOVE_H
+#define FERRY_AGENT_STORAGE_MOVE_H
+
+#include "agent/storage/storage.h"
+
+struct storage_place {
+	char *sr;
+	char *location;
+	char *path;
+};
+
+struct storage_move {
+	const char *owner;
+	const char *vdi;
+	struct storage_place from;
+	struct storage_place to;
+	uint64_t file_bytes; /* length of the file */
+	uint64_t data_bytes; /* what it has allocated */
+};
+
+void storage_move_clear(struct storage_move *move);
+/* Finds the VDI's file, and names the one in the SR; changes nothing. SR_NOT_ATTACHED [SR] when
+ * either is not plugged in here, VDI_MISSING [SR, VDI]. */
+int storage_move_plan(const struct storage *storage, const char *owner, const char *vdi,
+	const char *sr, struct storage_move *ret_move, struct fault *fault);
+/* Makes the new file, as long as the old one and all zeros. SR_BACKEND_FAILURE_44 when the SR has
+ * no room, SR_BACKEND_FAILURE_43 when that file is there. */
+int storage_move_prepare(
+	const struct storage *storage, const struct storage_move *move, struct fault *fault);
+/* The VDI is in the new SR, or (back) in the old one, when this returns 0. -EBUSY with
+ * OTHER_OPERATION_IN_PROGRESS when it is in neither place. */
+int storage_move_commit(const struct storage *storage, const struct storage_move *move, bool back,
+	struct fault *fault);
+
+#define CLEANUP_STORAGE_MOVE CLEANUP(storage_move_clear)
+
+#endif
