@@ -247,10 +247,14 @@ static int perform(
 	return r;
 }
 
+/* libcurl tries a second connection when the kept one breaks under a request, and then says only
+ * that this one failed: the request may have been read all the same. */
 static int connect_error(struct client *client)
 {
 	long os_error = 0;
 
+	if (client->n_sent > 0)
+		return -ECONNRESET;
 	curl_easy_getinfo(client->easy, CURLINFO_OS_ERRNO, &os_error);
 	return os_error == ECONNREFUSED ? -ECONNREFUSED : -EHOSTUNREACH;
 }
@@ -262,7 +266,7 @@ static int error_of(struct client *client, CURLcode result)
 		return connect_error(client);
 	case CURLE_COULDNT_RESOLVE_HOST:
 	case CURLE_OPERATION_TIMEDOUT: /* of connecting: there is no other of libcurl's */
-		return -EHOSTUNREACH;
+		return client->n_sent > 0 ? -ECONNRESET : -EHOSTUNREACH;
 	case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
 	case CURLE_PEER_FAILED_VERIFICATION:
 	case CURLE_SSL_CACERT_BADFILE:
