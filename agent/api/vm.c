@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Class VM: making and removing VMs, and moving them to another pool. */
 #include "agent/api/context.h"
+#include "agent/api/placement.h"
 #include "agent/api/record.h"
 #include "agent/api/vm_limits.h"
 #include "agent/vm/object.h"
@@ -150,35 +151,19 @@ static int vm_update_operations(struct call *call, struct value *const *args,
 	return vm_update_allowed_operations(api_of(call)->pool, arg_text(args, 0), fault);
 }
 
-static bool host_is_usable(struct pool_db *pool, const struct value *host)
-{
-	const char *metrics = value_find_string(host, "metrics", REF_NULL);
-	bool is_live = false;
-
-	return value_find_bool(host, "enabled", false) &&
-	       object_get_bool(pool, "host_metrics", metrics, "live", &is_live, NULL) == 0 &&
-	       is_live;
-}
-
 static int vm_get_possible_hosts(struct call *call, struct value *const *args,
 	struct value **ret_result, struct fault *fault)
 {
-	struct pool_db *pool = api_of(call)->pool;
-	struct value *hosts CLEANUP_VALUE = NULL;
-	int r;
+	struct fault why CLEANUP_FAULT = FAULT_INIT;
+	int r = placement_candidates(api_of(call)->pool, arg_text(args, 0), ret_result, &why);
 
-	if (!object_exists(pool, "VM", arg_text(args, 0)))
-		return fault_set(fault, -ENOENT, "HANDLE_INVALID", "VM", arg_text(args, 0), NULL);
-	r = object_get_all_records(pool, "host", &hosts, fault);
-	if (r < 0)
-		return r;
-	*ret_result = value_new_array();
-	for (size_t i = 0; i < hosts->record.n_members; i++) {
-		const struct value_member *member = &hosts->record.members[i];
-		if (host_is_usable(pool, member->value))
-			value_append_string(*ret_result, member->name);
+	if (r < 0 && (fault_is(&why, "NO_HOSTS_AVAILABLE") || fault_is(&why, "VM_REQUIRES_SR"))) {
+		*ret_result = value_new_array();
+		return 0;
 	}
-	return 0;
+	if (r < 0)
+		fault_move(fault, &why);
+	return r;
 }
 
 /* --- Rows --------------------------------------------------------------------------------------
@@ -244,7 +229,7 @@ static const struct method rows[] = {
 		.handle = vm_get_possible_hosts,
 		PARAMS(self_params),
 		.result = "host ref set",
-		.doc = "The hosts that are live and enabled.",
+		.doc = "The hosts that are live, enabled, and reach its disks.",
 	},
 };
 

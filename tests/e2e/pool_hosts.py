@@ -306,6 +306,77 @@ class Working(Base):
         self.assertEqual(c.session.VM.get_by_name_label("guest"), [])
 
 
+    def slow_move(self, a, b, c):
+        """A move from member b to pool c that is in the middle of its copy."""
+        b.configure(migration_bandwidth="1MiB")
+        b.restart()
+        vm, vdi, _ = self.vm_on(b, size=8 * MIB)
+        b.vdi_write(vdi, os.urandom(6 * MIB))
+        before = digest(b.vdi_path(vdi))
+        task = Move(b, c, vm, c.sr_create()).begin()
+        wait_for("it copies", lambda: float(a.session.task.get_progress(task)) > 0, 20)
+        return task, before
+
+    def arrived(self, a, c, task, before):
+        wait_for("it has moved", lambda: a.session.task.get_status(task) != "pending", 40)
+        self.assertEqual(a.session.task.get_status(task), "success",
+                         a.session.task.get_error_info(task))
+        vm = c.session.VM.get_by_name_label("guest")[0]
+        self.assertEqual(digest(c.vdi_path(c.disks_of(vm)[0])), before)
+        self.assertEqual(a.session.VM.get_by_name_label("guest"), [])
+
+    def test_a_migration_of_a_member_outlives_a_restart_of_the_coordinator(self):
+        a, b = self.two()
+        c = self.enterContext(Pool("C"))
+        task, before = self.slow_move(a, b, c)
+        b._forget_session()
+        a.kill()
+        a.start()
+        self.assertEqual(a.session.task.get_status(task), "pending")
+        b.session = Session(a.url, "root", PASSWORD)
+        self.arrived(a, c, task, before)
+
+    def test_a_migration_of_a_member_outlives_a_restart_of_the_member(self):
+        a, b = self.two()
+        c = self.enterContext(Pool("C"))
+        task, before = self.slow_move(a, b, c)
+        b.kill()
+        b.start()
+        self.arrived(a, c, task, before)
+
+    def test_three_hosts_work_at_once(self):
+        a, b = self.two()
+        c = self.enterContext(Pool("C"))
+        c.join(a)
+        vms = {pool: self.vm_on(pool, f"guest of {pool.name}")[0] for pool in (a, b, c)}
+        tasks = [a.session.Async.VM.start(vm, False, False) for vm in vms.values()]
+        for task in tasks:
+            wait_by_polling(a.session, task)
+        for pool, vm in vms.items():
+            self.assertEqual(self.state(a, vm), "Running")
+            self.assertEqual(a.session.VM.get_resident_on(vm), pool.host)
+            self.assertEqual(len(pool.guests()), 1)
+            self.assertEqual(a.session.VM.get_possible_hosts(vm), [pool.host])
+        # One without a disk starts where it likes to.
+        free = a.vm_create("anywhere", affinity=c.host)
+        a.session.VM.set_memory_limits(free, *[str(MEMORY)] * 4)
+        self.assertEqual(set(a.session.VM.get_possible_hosts(free)), {a.host, b.host, c.host})
+        a.session.VM.start(free, False, False)
+        self.assertEqual(a.session.VM.get_resident_on(free), c.host)
+        a.session.host.disable(b.host)
+        details = refused(self, "NO_HOSTS_AVAILABLE", self.restart_vm, a, vms[b])
+        self.assertEqual(details[1], vms[b])
+        a.session.host.enable(b.host)
+        for vm in (vms[a], vms[c], free):
+            a.session.VM.hard_shutdown(vm)
+        for pool in (a, b, c):
+            self.assertEqual(pool.guests(), [])
+
+    def restart_vm(self, pool, vm):
+        pool.session.VM.hard_shutdown(vm)
+        pool.session.VM.start(vm, False, False)
+
+
 class Failing(Base):
 
     def test_a_member_that_dies_is_not_live_until_it_is_back(self):
