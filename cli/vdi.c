@@ -2,8 +2,11 @@
 #include "base/cleanup.h"
 #include "base/parse.h"
 #include "cli/errors.h"
+#include "cli/interrupt.h"
+#include "cli/object.h"
 #include "cli/record.h"
 #include "cli/views.h"
+#include "cli/wait.h"
 
 #include <errno.h>
 
@@ -113,6 +116,40 @@ static int vdi_resize(struct context *context, struct fault *fault)
 		value_new_string(object.ref), value_new_int((int64_t)size), NULL);
 }
 
+/* Starts the task. */
+static int begin_move(struct context *context, struct value **ret_task, struct fault *fault)
+{
+	struct object vdi CLEANUP_OBJECT = OBJECT_INIT;
+	struct object sr CLEANUP_OBJECT = OBJECT_INIT;
+	int r = view_find(context, &vdi_view, &vdi, fault);
+
+	if (r == 0)
+		r = object_find(context->session, "SR", args_operand(context->args, 1), &sr, fault);
+	if (r < 0)
+		return r;
+	/* A Ctrl-C must not lose the ref of a task that was started: it counts in the wait. */
+	session_set_cancel(context->session, interrupt_second());
+	return session_call(context->session, ret_task, fault, "Async.VDI.pool_migrate",
+		value_new_string(vdi.ref), value_new_string(sr.ref), value_new_struct(), NULL);
+}
+
+static int vdi_migrate(struct context *context, struct fault *fault)
+{
+	struct value *task CLEANUP_VALUE = NULL;
+	struct value *record CLEANUP_VALUE = NULL;
+	int r = begin_move(context, &task, fault);
+
+	if (r < 0)
+		return r;
+	const char *ref = value_string(task, "");
+	r = wait_for_task(context, ref, WAIT_CANCELS, &record, fault);
+	if (r < 0)
+		return r;
+	(void)session_call(
+		context->session, NULL, NULL, "task.destroy", value_new_string(ref), NULL);
+	return wait_outcome(ref, record, fault);
+}
+
 static const struct option create_options[] = {
 	{"sr", "SR", "SR", "where it lies", true, false},
 	{"size", "SIZE", NULL, "its size, as 20G", true, false},
@@ -129,4 +166,6 @@ const struct command vdi_commands[N_VDI_COMMANDS] = {
 		.help = "destroys a disk and its data"},
 	{"vdi", "resize", vdi_resize, {{"VDI", "VDI", false}, {"SIZE", NULL, false}},
 		.help = "makes a disk larger"},
+	{"vdi", "migrate", vdi_migrate, {{"VDI", "VDI", false}, {"SR", "SR", false}},
+		.help = "moves a disk to another SR of its host, also while its VM runs"},
 };

@@ -90,6 +90,12 @@ class Cli(unittest.TestCase):
         self.ferry("A", "vdi", "create", "system", "--sr", "store", "--size", str(SIZE))
         self.ferry("A", "vdi", "create", "data", "--sr", "store", "--size", "20G")
         self.ferry("A", "vdi", "resize", "data", "21G")
+        other = a.session.SR.get_uuid(a.sr_create("other"))
+        self.ferry("A", "vdi", "migrate", "data", "other")
+        self.assertIn("no SR", self.ferry("A", "vdi", "migrate", "data", "nowhere", code=1))
+        self.assertIn("in that SR already", self.ferry("A", "vdi", "migrate", "data", other, code=1))
+        self.ferry("A", "vdi", "migrate", "data", "store")
+        self.ferry("A", "sr", "forget", "other")
         uuid = self.ferry("A", "vm", "create", "web", "--disk", "system", "--disk", "data",
                           "--network", "guests").strip()
         vm = a.vm_by_uuid(uuid)

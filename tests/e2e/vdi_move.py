@@ -13,7 +13,7 @@ import unittest
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 import linuxguest  # noqa: E402
-from ferrytest import MIB, Pool, digest, give, wait_for  # noqa: E402
+from ferrytest import MIB, Move, Pool, digest, give, wait_for  # noqa: E402
 from liveguest import LiveGuest  # noqa: E402
 from xensession import Failure, wait_by_polling  # noqa: E402
 
@@ -181,6 +181,16 @@ class Slow(Case):
         self.refused("TASK_CANCELLED", wait_by_polling, session, task)
         self.assert_in(vdi, self.one)
 
+    def test_stopped_in_the_middle_it_is_undone_at_once(self):
+        vdi = self.a.vdi_create(self.one, 2 * DISK)
+        self.a.vdi_write(vdi, os.urandom(2 * DISK))
+        self.begin_slowly(vdi)
+        begun = time.monotonic()
+        self.a.stop()
+        self.assertLess(time.monotonic() - begun, 2 * DISK / (4 * MIB))
+        self.a.start()
+        self.assert_in(vdi, self.one)
+
     def test_killed_in_the_middle_it_is_undone(self):
         vdi = self.a.vdi_create(self.one, DISK)
         self.a.vdi_write(vdi, os.urandom(DISK))
@@ -230,6 +240,17 @@ class Live(Case):
             self.guest.verify_inside()
             self.assert_confined(os.path.dirname(self.a.vdi_path(self.vdi)))
         self.guest.verify_outside()
+
+    def test_moved_the_guest_can_still_go_to_another_pool(self):
+        b = self.enterContext(Pool("B"))
+        sr, network = b.sr_create(), b.network_create()
+        self.guest.console.pools.append(b)
+        self.move(self.vdi, self.two)
+        Move(self.a, b, self.guest.vm, sr, network).send()
+        self.guest.now_in(b).console.wait_for_tick(b)
+        self.guest.verify_inside()
+        self.guest.verify_outside()
+        self.a.wait_for_no_leftovers()
 
     def begin_elsewhere(self):
         here = self.a.session.VDI.get_SR(self.vdi)

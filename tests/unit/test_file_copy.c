@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copies between two files of a fresh folder. */
+#include "agent/copy/file_copy.h"
+
+#include "tests/lib/check.h"
+
+#include "base/alloc.h"
+#include "base/io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MIB  (UINT64_C(1) << 20)
+#define SIZE (8 * MIB)
+
+struct files {
+	char dir[64];
+	char source[80];
+	char target[80];
+	int fd; /* of the source */
+	struct cancel *cancel;
+	struct fault fault;
+	uint64_t copied;
+};
+
+static int make(const char *path)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, (off_t)SIZE), 0);
+	return fd;
+}
+
+static int setup(void **state)
+{
+	struct files *f = xcalloc(1, sizeof(*f));
+
+	strcpy(f->dir, "/tmp/ferry-filecopy-XXXXXX");
+	assert_non_null(mkdtemp(f->dir));
+	snprintf(f->source, sizeof(f->source), "%s/a", f->dir);
+	snprintf(f->target, sizeof(f->target), "%s/b", f->dir);
+	f->fd = make(f->source);
+	close(make(f->target));
+	f->cancel = cancel_new();
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct files *f = *state;
+
+	close(f->fd);
+	unlink(f->source);
+	unlink(f->target);
+	rmdir(f->dir);
+	cancel_free(f->cancel);
+	fault_clear(&f->fault);
+	free(f);
+	return 0;
+}
+
+static void write_at(struct files *f, uint64_t offset, size_t length, int seed)
+{
+	unsigned char *data CLEANUP_FREE = malloc(length);
+
+	for (size_t i = 0; i < length; i++)
+		data[i] = (unsigned char)((i * 31 + i / 251 + (size_t)seed) | 1);
+	assert_int_equal(io_pwrite_full(f->fd, data, length, offset), 0);
+}
+
+static void count(void *arg, uint64_t bytes)
+{
+	struct files *f = arg;
+
+	f->copied += bytes;
+}
+
+static struct file_copy *open_copy(struct files *f)
+{
+	struct file_copy *copy = NULL;
+
+	check_ok(&f->fault, file_copy_open(
+				    &(struct file_copy_params){
+					    .source = f->source,
+					    .target = f->target,
+					    .size_bytes = SIZE,
+					    .cancel = f->cancel,
+					    .copied = count,
+					    .arg = f,
+				    },
+				    &copy, &f->fault));
+	return copy;
+}
+
+static void assert_same(struct files *f)
+{
+	unsigned char *a CLEANUP_FREE = malloc(SIZE);
+	unsigned char *b CLEANUP_FREE = malloc(SIZE);
+	int fd CLEANUP_CLOSE = open(f->target, O_RDONLY | O_CLOEXEC);
+
+	assert_int_equal(io_pread_full(f->fd, a, SIZE, 0), 0);
+	assert_int_equal(io_pread_full(fd, b, SIZE, 0), 0);
+	assert_memory_equal(a, b, SIZE);
+}
+
+static uint64_t allocated(const char *path)
+{
+	struct stat st;
+
+	assert_int_equal(stat(path, &st), 0);
+	return (uint64_t)st.st_blocks * 512;
+}
+
+static void the_copy_is_equal_and_as_sparse(void **state)
+{
+	struct files *f = *state;
+	struct file_copy *copy CLEANUP_FILE_COPY = open_copy(f);
+	unsigned char zeros[65536] = {0};
+
+	write_at(f, 0, 512, 1);
+	write_at(f, 3 * MIB + 512, MIB + 4096, 2);
+	/* Written, and all the same nothing. */
+	assert_int_equal(io_pwrite_full(f->fd, zeros, sizeof(zeros), 6 * MIB), 0);
+	write_at(f, SIZE - 512, 512, 3);
+	check_ok(&f->fault, file_copy_bulk(copy, &f->fault));
+	assert_same(f);
+	assert_true(allocated(f->target) < 2 * MIB);
+	assert_true(f->copied >= MIB && f->copied < 4 * MIB);
+}
+
+static void what_was_written_since_is_copied_over(void **state)
+{
+	struct files *f = *state;
+	struct file_copy *copy CLEANUP_FILE_COPY = open_copy(f);
+	const struct extent changed[] = {{0, 4096}, {MIB - 4096, 3 * MIB}};
+
+	write_at(f, 0, 6 * MIB, 1);
+	check_ok(&f->fault, file_copy_bulk(copy, &f->fault));
+	write_at(f, 0, 4096, 2);
+	write_at(f, MIB - 4096, MIB, 3);
+	/* What the guest discards is discarded there too. */
+	assert_int_equal(fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				 (off_t)(2 * MIB - 4096), (off_t)(2 * MIB)),
+		0);
+	check_ok(&f->fault, file_copy_extents(copy, changed, 2, false, &f->fault));
+	assert_same(f);
+	assert_true(allocated(f->target) <= 5 * MIB);
+}
+
+static void a_cancel_ends_it_but_not_its_last_round(void **state)
+{
+	struct files *f = *state;
+	struct file_copy *copy CLEANUP_FILE_COPY = open_copy(f);
+	const struct extent changed = {0, 4096};
+
+	write_at(f, 0, 4096, 1);
+	cancel_request(f->cancel, "enough");
+	assert_int_equal(file_copy_bulk(copy, &f->fault), -ECANCELED);
+	fault_clear(&f->fault);
+	assert_int_equal(file_copy_extents(copy, &changed, 1, false, &f->fault), -ECANCELED);
+	fault_clear(&f->fault);
+	check_ok(&f->fault, file_copy_extents(copy, &changed, 1, true, &f->fault));
+	assert_same(f);
+}
+
+static void a_target_of_another_length_is_an_error(void **state)
+{
+	struct files *f = *state;
+	struct file_copy *copy CLEANUP_FILE_COPY = open_copy(f);
+
+	write_at(f, 0, 4096, 1);
+	assert_int_equal(truncate(f->target, (off_t)(SIZE / 2)), 0);
+	assert_int_equal(file_copy_bulk(copy, &f->fault), -EIO);
+}
+
+static void a_missing_target_is_an_error(void **state)
+{
+	struct files *f = *state;
+	struct file_copy *copy = NULL;
+	const struct file_copy_params params = {
+		.source = f->source, .target = "/nonexistent/b", .size_bytes = SIZE};
+
+	assert_int_equal(file_copy_open(&params, &copy, &f->fault), -ENOENT);
+	assert_null(copy);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(the_copy_is_equal_and_as_sparse),
+		TEST(what_was_written_since_is_copied_over),
+		TEST(a_cancel_ends_it_but_not_its_last_round),
+		TEST(a_target_of_another_length_is_an_error),
+		TEST(a_missing_target_is_an_error),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
