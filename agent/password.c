@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/password.h"
 
+#include "agent/pool/membership.h"
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "base/io.h"
@@ -133,6 +134,18 @@ static bool user_is_valid(const char *user)
 	return true;
 }
 
+/* A member has no users of its own: they are the coordinator's. */
+static int check_own_pool(const struct config *config, struct fault *fault)
+{
+	struct membership membership CLEANUP_MEMBERSHIP = {0};
+	int r = membership_load(config->state_dir, &membership, fault);
+
+	if (r <= 0 || membership.is_joining)
+		return MIN(r, 0);
+	return fault_text(fault, -EPERM,
+		"this host is a member of the pool of %s: set passwords there", membership.url);
+}
+
 int password_set(const struct config *config, const char *user, struct fault *fault)
 {
 	char *password CLEANUP_SECRET = NULL;
@@ -144,7 +157,9 @@ int password_set(const struct config *config, const char *user, struct fault *fa
 		return fault_text(fault, -EINVAL,
 			"\"%s\" is no user name: 1 to %d bytes of UTF-8 without control characters",
 			user, USER_MAX_BYTES);
-	int r = password_read(&password, fault);
+	int r = check_own_pool(config, fault);
+	if (r == 0)
+		r = password_read(&password, fault);
 	if (r == 0)
 		r = password_hash(password, &hash, fault);
 	if (r < 0)

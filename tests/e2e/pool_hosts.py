@@ -124,6 +124,10 @@ class Joining(Base):
         a.restart()
         self.assertEqual(len(a.session.host.get_all()), 2)
         self.assertTrue(os.path.exists(b.path("state", "membership")))
+        done = b.ferryd("--set-password", "root", input="another\n")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(a.url.removeprefix("https://"), done.stderr)
+        self.assertFalse(os.path.exists(b.path("state", "pool.db")))
         self.assertEqual(os.stat(b.path("state", "membership")).st_mode & 0o777, 0o600)
 
 
@@ -290,6 +294,21 @@ class Working(Base):
         home = c.session.VM.get_all_records()
         home = [ref for ref, record in home.items() if record["name_label"] == "guest"]
         self.assertEqual(digest(c.vdi_path(c.disks_of(home[0])[0])), after)
+
+    def test_a_guest_moves_live_to_a_member_and_back(self):
+        a, b = self.two()
+        c = self.enterContext(Pool("C"))
+        vm, _, sr_c = self.vm_on(c)
+        c.session.VM.start(vm, False, False)
+        there = Move(c, b, vm, b.sr_create()).send()
+        self.assertEqual(self.state(a, there), "Running")
+        self.assertEqual(a.session.VM.get_resident_on(there), b.host)
+        self.assertEqual((len(c.guests()), len(b.guests())), (0, 1))
+        home = Move(b, c, there, sr_c).send()
+        self.assertEqual(self.state(c, home), "Running")
+        self.assertEqual((len(c.guests()), len(b.guests())), (1, 0))
+        self.assertEqual(a.session.VM.get_by_name_label("guest"), [])
+        c.session.VM.hard_shutdown(home)
 
     def test_a_migration_of_a_member_is_cancelled_at_the_coordinator(self):
         a, b = self.two()
