@@ -75,7 +75,6 @@ static int check_vdi(struct pool_db *pool, const struct vdi_move *move, struct f
 static int plan(struct vdi_move *move, const char *sr, struct fault *fault)
 {
 	const struct storage *storage = move->params->storage;
-	int64_t size = 0;
 	int r = check_vdi(storage->pool, move, fault);
 
 	if (r == 0)
@@ -84,15 +83,14 @@ static int plan(struct vdi_move *move, const char *sr, struct fault *fault)
 		return fault_set(fault, -EINVAL, "OPERATION_NOT_ALLOWED",
 			"The VDI is in that SR already", NULL);
 	if (r == 0)
-		r = object_get_int(storage->pool, "VDI", move->vdi, "virtual_size", &size, fault);
-	if (r == 0)
 		r = list_vms(move, storage->pool, &move->vms, &move->vm, fault);
 	if (r == 0 && *move->vm && image_format_of(move->files.from.location) != IMAGE_RAW)
 		return fault_set(fault, -EPERM, "OPERATION_NOT_ALLOWED",
 			"The disk of a running guest can move to another SR only if its image is "
 			"raw: halt the VM first",
 			NULL);
-	move->disk_bytes = (uint64_t)size;
+	/* Of a raw image, the only one that a guest may run on meanwhile. */
+	move->disk_bytes = move->files.file_bytes;
 	return r;
 }
 
