@@ -86,6 +86,17 @@ static int migration_cancel(struct context *context, struct fault *fault)
 		value_new_string(object.ref), NULL);
 }
 
+static int migration_forget(struct context *context, struct fault *fault)
+{
+	struct object object CLEANUP_OBJECT = OBJECT_INIT;
+	int r = view_find(context, &view, &object, fault);
+
+	if (r < 0)
+		return r;
+	return session_call(context->session, NULL, fault, "migration.forget",
+		value_new_string(object.ref), NULL);
+}
+
 /* "20M", "0" */
 static int migration_limit(struct context *context, struct fault *fault)
 {
@@ -109,6 +120,8 @@ const struct command migration_commands[N_MIGRATION_COMMANDS] = {
 		COMMAND_OPTIONS(show_options), .help = "shows one and its disks"},
 	{"migration", "cancel", migration_cancel, {{"MIGRATION", "migration", false}},
 		.help = "asks it to stop; the source stays as it was"},
+	{"migration", "forget", migration_forget, {{"MIGRATION", "migration", false}},
+		.help = "ends an aborted one whose destination is gone for ever"},
 	{"migration", "limit", migration_limit,
 		{{"MIGRATION", "migration", false}, {"BANDWIDTH", "size", false}},
 		.help = "bytes a second from now on; 0: unlimited"},

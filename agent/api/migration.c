@@ -39,6 +39,17 @@ static int migration_cancel(struct call *call, struct value *const *args, struct
 	return supervisor_cancel(api->supervisor, uuid, who, fault);
 }
 
+static int migration_forget_aborted(struct call *call, struct value *const *args,
+	struct value **ret_result, struct fault *fault)
+{
+	struct api *api = api_of(call);
+	char *uuid CLEANUP_FREE = NULL;
+	int r = migration_uuid(api->pool, arg_text(args, 0), &uuid, fault);
+
+	(void)ret_result;
+	return r < 0 ? r : supervisor_forget(api->supervisor, uuid, fault);
+}
+
 static int migration_set_bandwidth(struct call *call, struct value *const *args,
 	struct value **ret_result, struct fault *fault)
 {
@@ -69,6 +80,13 @@ static const struct method rows[] = {
 		PARAMS(self_params),
 		.result = "void",
 		.doc = "Asks the migration to stop; refused once it is committed.",
+	},
+	{
+		.name = "migration.forget",
+		.handle = migration_forget_aborted,
+		PARAMS(self_params),
+		.result = "void",
+		.doc = "Ends an aborted one whose destination is gone for ever.",
 	},
 	{
 		.name = "migration.set_bandwidth",

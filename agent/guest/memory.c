@@ -175,6 +175,11 @@ int memory_query(struct guest *guest, struct memory_progress *ret_progress, stru
 	return query_until(guest, clock_deadline(5 * USEC_PER_SEC), NULL, ret_progress, fault);
 }
 
+bool memory_is_handed_over(const struct memory_progress *progress)
+{
+	return progress->status == MEMORY_COMPLETED && progress->total_bytes > 0;
+}
+
 /* --- Waiting ------------------------------------------------------------------------------------
  */
 
@@ -311,13 +316,13 @@ int memory_cancel(struct guest *guest, struct fault *fault)
 
 	if (r < 0)
 		return r;
-	if (progress.status == MEMORY_DEVICE || progress.status == MEMORY_COMPLETED)
+	if (progress.status == MEMORY_DEVICE || memory_is_handed_over(&progress))
 		return fault_text(fault, -EBUSY,
 			"The move of the guest's memory is \"%s\": it has been continued, and QEMU "
 			"must not be told to cancel any more, as both sides could run",
 			memory_status_name(progress.status));
 	if (progress.status != MEMORY_NONE && progress.status != MEMORY_FAILED &&
-		progress.status != MEMORY_CANCELLED)
+		progress.status != MEMORY_CANCELLED && progress.status != MEMORY_COMPLETED)
 		r = cancel_active(guest, watch, fault);
 	return r < 0 ? r : await_resume(guest, watch, fault);
 }

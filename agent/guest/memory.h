@@ -44,6 +44,10 @@ struct memory_params {
 	uint64_t downtime_limit_usec; /* in whole milliseconds, at least one */
 };
 
+/* Whether this QEMU has given its guest away. One that took a guest in says "completed" too, for as
+ * long as it does not begin a move itself, but without figures of memory. */
+bool memory_is_handed_over(const struct memory_progress *progress);
+
 /* Destination: capabilities, then migrate-incoming. */
 int memory_listen(struct guest *guest, const char *uri, struct fault *fault);
 /* Source: capabilities, parameters, migrate. Whether the destination can be reached shows later. */

@@ -62,6 +62,8 @@ static int copy_through_losses(
 			r = live_open_passes(live, fault);
 		if (r == 0)
 			r = live_copy(live, round, fault);
+		if (r == -EREMOTEIO)
+			return transfer_explain(m, peer, r, fault);
 		if (!m->exports || !transfer_is_session_loss(r) || losses == MAX_FRUITLESS)
 			return r;
 		char *text CLEANUP_FREE = fault_describe(fault);
@@ -401,6 +403,9 @@ int converge_run(struct migration *m, struct peer *peer, struct fault *fault)
 		live->bulk_rate);
 	/* It stays until the end: to wait for it here would lengthen the pause. */
 	int r = live->pulse ? 0 : pulse_start(m, &live->pulse, fault);
+	/* An agent that died, and its watchdog with it, may have left the guest at the switch. */
+	if (r == 0)
+		r = live_cancel_memory(live, fault);
 	if (r == 0)
 		r = rounds_until_fit(live, peer, fault);
 	return r < 0 ? r : try_memory(live, peer, fault);

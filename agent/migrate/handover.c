@@ -129,8 +129,6 @@ int handover_seal(struct migration *m, struct peer *peer, struct fault *fault)
 		return resume(live, "it was paused for too long", fault);
 	if (r == 0)
 		r = handover_ask_seal(m, peer, fault);
-	if (r == 0)
-		r = watchdog_disarm(live->watchdog, fault);
 	live->times.sealed = clock_now_usec();
 	return r;
 }
@@ -162,9 +160,15 @@ int handover_run(struct migration *m, struct peer *peer, struct fault *fault)
 	struct memory_progress progress = {0};
 	int r = memory_query(live->guest, &progress, fault);
 
-	/* Only the run that stopped it knows that nothing was written since. */
-	if (r == 0 && progress.status == MEMORY_PRE_SWITCHOVER && live->at_switch)
-		r = memory_continue(live->guest, fault);
+	/* Only the run that stopped it knows that nothing was written since. The watchdog is its
+	 * keeper up to here, and may have given it back. */
+	if (r == 0 && progress.status == MEMORY_PRE_SWITCHOVER && live->at_switch) {
+		r = watchdog_disarm(live->watchdog, fault);
+		if (r == 0)
+			r = memory_continue(live->guest, fault);
+	} else if (r == 0 && progress.status == MEMORY_PRE_SWITCHOVER) {
+		r = live_cancel_memory(live, fault);
+	}
 	if (r == 0)
 		r = memory_await(live->guest, live->watch,
 			1U << MEMORY_DEVICE | (live->at_switch ? 1U << MEMORY_PRE_SWITCHOVER : 0),
@@ -174,7 +178,7 @@ int handover_run(struct migration *m, struct peer *peer, struct fault *fault)
 	if (r < 0)
 		return r;
 	live->times.handed_over = clock_now_usec();
-	if (progress.status == MEMORY_COMPLETED)
+	if (memory_is_handed_over(&progress))
 		return 0;
 	return fault_text(fault, -EIO,
 		"handing the guest over failed at the source's QEMU (%s): %s",
@@ -253,7 +257,7 @@ static int ensure_running(struct live *live, struct peer *peer, struct fault *fa
 		r = cut_stream(live, peer, fault);
 	if (r < 0)
 		return r;
-	if (progress.status == MEMORY_COMPLETED)
+	if (memory_is_handed_over(&progress))
 		r = take_back(live, peer, fault);
 	else
 		r = live_cancel_memory(live, fault);

@@ -9,7 +9,7 @@
 /* Asks the destination to seal, with the VM's fields as they are now. */
 int handover_ask_seal(struct migration *migration, struct peer *peer, struct fault *fault);
 
-/* SWITCHING: the last round, then the seal. 0: sealed, and the watchdog disarmed. 1: the guest runs
+/* SWITCHING: the last round, then the seal. 0: sealed. 1: the guest runs
  * here again and nothing was sealed: there can be another try. */
 int handover_seal(struct migration *migration, struct peer *peer, struct fault *fault);
 

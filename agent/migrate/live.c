@@ -28,6 +28,9 @@ static void guest_has_ended(struct migration *m, const struct value *data)
 {
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
 
+	/* What it had is the destination's now, or will be given back by its word. */
+	if (!fsm_is_cancellable(ROLE_SENDER, migration_state(m)))
+		return;
 	fault_text(&fault, -ESRCH,
 		"migration %s: the guest ended at the source while it was moved (%s); the VM is "
 		"halted "

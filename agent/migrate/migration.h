@@ -63,8 +63,9 @@ struct migration {
 	size_t n_disks;
 	struct rate_limit *rate;
 	struct migration_figures figures;
-	_Atomic bool quiet; /* the guest is paused: nothing is reported now */
-	struct live *live;  /* its own thread's; NULL: the VM is halted, or not looked at yet */
+	_Atomic bool forgotten; /* somebody said that the destination is gone for ever */
+	_Atomic bool quiet;     /* the guest is paused: nothing is reported now */
+	struct live *live;      /* its own thread's; NULL: the VM is halted, or not looked at yet */
 
 	/* Receiver: only inside migration_enter. Sender: exports only, its own thread. */
 	struct tgt *tgt;

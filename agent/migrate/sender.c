@@ -26,6 +26,7 @@
 #define ABORT_TIMEOUT_USEC   (5 * USEC_PER_SEC)
 #define FIRST_PAUSE_USEC     (200 * USEC_PER_MSEC)
 #define MAX_PAUSE_USEC       (10 * USEC_PER_SEC)
+#define STORE_PAUSE_USEC     (5 * USEC_PER_SEC)
 
 /* What every text of a failure says besides its cause; errors with a code of XenAPI's have the
  * parameters that the contract gives them. */
@@ -102,7 +103,10 @@ static enum migration_event run_copying(struct migration *m, struct peer *peer, 
 		r = transfer_run(m, peer, fault);
 	if (r < 0)
 		return failure(m, fault);
-	return live ? EVENT_BULK_COPIED : EVENT_COPIED;
+	if (live)
+		return EVENT_BULK_COPIED;
+	migration_set(m, "sealing", value_new_bool(true));
+	return EVENT_COPIED;
 }
 
 static enum migration_event run_converging(
@@ -112,7 +116,10 @@ static enum migration_event run_converging(
 
 	if (r == 0)
 		r = converge_run(m, peer, fault);
-	return r < 0 ? failure(m, fault) : EVENT_STOPPED;
+	if (r < 0)
+		return failure(m, fault);
+	migration_set(m, "sealing", value_new_bool(true));
+	return EVENT_STOPPED;
 }
 
 static enum migration_event switch_live(struct migration *m, struct peer *peer, struct fault *fault)
@@ -272,6 +279,15 @@ static int give_back(struct migration *m, struct peer *peer, struct fault *fault
 	return 0;
 }
 
+/* A destination that may have sealed keeps what it has until it is told: it cannot know that it was
+ * not asked for the commit. Any other forgets it by itself. */
+static bool must_be_told(struct migration *m)
+{
+	struct value *sealing CLEANUP_VALUE = migration_get(m, "sealing");
+
+	return sealing && sealing->type == VALUE_BOOL && sealing->boolean && !m->forgotten;
+}
+
 static enum migration_event run_aborting(
 	struct migration *m, struct peer *peer, struct fault *fault)
 {
@@ -296,7 +312,7 @@ static enum migration_event run_aborting(
 		if (cancel_sleep(m->stop, pause) < 0)
 			return STAY;
 		pause = MIN(pause * 2, MAX_PAUSE_USEC);
-	} while (clock_now_usec() < give_up);
+	} while (!m->forgotten && (clock_now_usec() < give_up || must_be_told(m)));
 	if (cancel_is_requested(m->stop))
 		return STAY;
 	return migration_cancel_requested(m) ? EVENT_UNDONE_CANCELLED : EVENT_UNDONE;
@@ -333,14 +349,13 @@ static enum migration_event act(struct migration *m, struct peer *peer, struct f
 	return actions[state](m, peer, fault);
 }
 
-/* The daemon stops: nobody would look after a guest that is paused. */
-static void leave(struct migration *m)
+/* Nobody looks after a guest that is paused now; before the hand over it can be let go. */
+static void release_guest(struct migration *m)
 {
 	enum migration_state state = migration_state(m);
 
 	if (m->live && (state == STATE_CONVERGING || state == STATE_SWITCHING))
 		live_cancel_memory(m->live, NULL);
-	live_close(m);
 }
 
 void sender_run(struct migration *m)
@@ -360,11 +375,13 @@ void sender_run(struct migration *m)
 			continue;
 		/* The state could not be stored: nothing may follow from it. */
 		char *text CLEANUP_FREE = fault_describe(&fault);
-		log_error("MIG-STORE", "migration=%s error=%s; trying again in 5 s", m->uuid, text);
-		if (cancel_sleep(m->stop, 5 * USEC_PER_SEC) < 0)
+		log_error("MIG-STORE", "migration=%s error=%s; trying again", m->uuid, text);
+		release_guest(m);
+		if (cancel_sleep(m->stop, m->live ? FIRST_PAUSE_USEC : STORE_PAUSE_USEC) < 0)
 			break;
 	}
-	leave(m);
+	release_guest(m);
+	live_close(m);
 	if (fsm_is_final(migration_state(m)))
 		cancel_request(m->ended, "ended");
 }

@@ -4,8 +4,8 @@
  * The sender's document: "vm", "vm_uuid", "name", "task", "operation" (key in
  * VM.current_operations), "token", "vif_map", the options (plan_options), "disks" (plan.h),
  * "manifest", "sent" (bytes per disk, with what was sent again), "limits" (of the guest's disks,
- * before the first throttle), "pause" (what it was made of), "vm_there" once committed, "error",
- * "cancelled_by" ... */
+ * before the first throttle), "sealing" (the destination may have been asked to seal), "pause"
+ * (what it was made of), "vm_there" once committed, "error", "cancelled_by" ... */
 #ifndef FERRY_AGENT_MIGRATE_SENDER_H
 #define FERRY_AGENT_MIGRATE_SENDER_H
 

@@ -493,6 +493,26 @@ static int not_under_way(struct supervisor *supervisor, const char *uuid, struct
 	return fault_set(fault, -EALREADY, "OPERATION_NOT_ALLOWED", text, NULL);
 }
 
+int supervisor_forget(struct supervisor *supervisor, const char *uuid, struct fault *fault)
+{
+	struct migration *m CLEANUP_MIGRATION = registry_find(&supervisor->registry, uuid);
+
+	if (!m)
+		return not_under_way(supervisor, uuid, fault);
+	if (m->role != ROLE_SENDER || migration_state(m) != STATE_ABORTING)
+		return fault_set(fault, -EPERM, "OPERATION_NOT_ALLOWED",
+			"only a migration that this host sent and has aborted can be forgotten; "
+			"cancel it first",
+			NULL);
+	m->forgotten = true;
+	log_warn("MIG-FORGOTTEN",
+		"migration=%s the destination is not told of the abort any more: what it has of "
+		"the "
+		"VM stays there until the migration is cancelled there",
+		uuid);
+	return 0;
+}
+
 int supervisor_set_bandwidth(struct supervisor *supervisor, const char *uuid,
 	uint64_t bytes_per_sec, struct fault *fault)
 {

@@ -98,6 +98,10 @@ int supervisor_move_vdi(struct supervisor *supervisor, const char *vdi, const ch
 int supervisor_cancel(
 	struct supervisor *supervisor, const char *uuid, const char *who, struct fault *fault);
 
+/* The destination of migration `uuid`, which this host has aborted, is gone for ever: it is no
+ * longer told so. UUID_INVALID, OPERATION_NOT_ALLOWED when it is not a sender in ABORTING. */
+int supervisor_forget(struct supervisor *supervisor, const char *uuid, struct fault *fault);
+
 /* Bytes a second for migration `uuid`, which this host sends, from now on; 0: unlimited. It holds
  * over a restart. UUID_INVALID, OPERATION_NOT_ALLOWED when it has ended or is received here. */
 int supervisor_set_bandwidth(struct supervisor *supervisor, const char *uuid,

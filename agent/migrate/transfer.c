@@ -99,8 +99,7 @@ bool transfer_is_session_loss(int error)
 }
 
 /* The target only said "medium error": the receiver knows whether it is out of space. */
-static int explain_refusal(
-	struct migration *m, struct peer *peer, unsigned disk, int error, struct fault *fault)
+int transfer_explain(struct migration *m, struct peer *peer, int error, struct fault *fault)
 {
 	struct value *result CLEANUP_VALUE = NULL;
 	struct fault ignored CLEANUP_FAULT = FAULT_INIT;
@@ -109,16 +108,17 @@ static int explain_refusal(
 		    &ignored) < 0)
 		return error;
 	const struct value *space = value_find(result, "free");
-	if (!space || space->type != VALUE_ARRAY || disk >= space->array.n_items)
-		return error;
-	int64_t available = peer_int(space->array.items[disk], "bytes", INT64_MAX);
-	if (available >= (int64_t)FULL_BYTES)
-		return error;
-	char *text CLEANUP_FREE = xasprintf(
-		"copy: disk %u: the destination SR is full (%lld bytes free); the VM is as it was "
-		"on the source; free space at the destination and migrate again",
-		disk, (long long)available);
-	return fault_set(fault, -ENOSPC, "SR_BACKEND_FAILURE_44", "", text, "", NULL);
+	for (size_t i = 0; space && space->type == VALUE_ARRAY && i < space->array.n_items; i++) {
+		int64_t available = peer_int(space->array.items[i], "bytes", INT64_MAX);
+		if (available >= (int64_t)FULL_BYTES)
+			continue;
+		char *text CLEANUP_FREE = xasprintf(
+			"copy: disk %zu: the destination SR is full (%lld bytes free); the VM is "
+			"as it was on the source; free space at the destination and migrate again",
+			i, (long long)available);
+		return fault_set(fault, -ENOSPC, "SR_BACKEND_FAILURE_44", "", text, "", NULL);
+	}
+	return error;
 }
 
 /* Copies one disk until its log is empty. */
@@ -152,7 +152,7 @@ static int copy_disk(struct migration *m, struct peer *peer, unsigned disk,
 		if (r < 0)
 			break;
 	}
-	return r == -EREMOTEIO ? explain_refusal(m, peer, disk, r, fault) : r;
+	return r == -EREMOTEIO ? transfer_explain(m, peer, r, fault) : r;
 }
 
 /* Copies the disk with the comparison running behind; *ret_n_equal: spans already found equal. */

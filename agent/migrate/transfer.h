@@ -17,6 +17,11 @@ int transfer_renew(struct migration *migration, struct peer *peer, struct fault 
 /* The error of a copy that a renewed export may mend. */
 bool transfer_is_session_loss(int error);
 
+/* After the target failed a write: asks the destination, and makes the fault say so when one of its
+ * SRs is full. Returns the error to go on with. */
+int transfer_explain(
+	struct migration *migration, struct peer *peer, int error, struct fault *fault);
+
 /* Where a disk is written to; it borrows from the migration's exports. */
 struct endpoint_spec transfer_target(struct migration *migration, unsigned disk);
 

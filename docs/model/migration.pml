@@ -92,7 +92,8 @@ mtype:word answer = SILENCE;
 
 /* From here on nothing fails and nobody interferes: what was begun must come to its end. */
 bool calm;
-bool gave_up; /* the sender, telling the destination that it has aborted */
+/* Stored by the sender: the destination may have been asked to seal, and must be told of an abort. */
+bool may_be_sealed;
 
 chan s_dies = [0] of { bit };
 chan r_dies = [0] of { bit };
@@ -210,7 +211,7 @@ copying:
 		:: atomic { exports ->
 			is_dirty = q_runs;
 			if
-			:: !LIVE -> S_POST(COPYING, COPIED, SWITCHING)
+			:: !LIVE -> may_be_sealed = true; S_POST(COPYING, COPIED, SWITCHING)
 			:: Q_LIVES -> S_POST(COPYING, BULK_COPIED, CONVERGING)
 			:: !calm || (LIVE && !Q_LIVES) -> goto copying_failed
 			fi }
@@ -276,6 +277,7 @@ incoming:
 		if
 		:: atomic { q_move == PRE_SWITCHOVER ->
 			at_switch = true;
+			may_be_sealed = true;
 			S_POST(CONVERGING, STOPPED, SWITCHING) }
 		:: q_move == ENDED || q_move == GONE -> skip
 		:: cancel_asked || !calm -> skip
@@ -353,17 +355,6 @@ sealing_paused:
 			:: !calm || cancel_asked -> goto switching_failed
 			fi }
 		fi;
-		/* watchdog_disarm */
-		atomic {
-			if
-			:: dog == ARMED || is_disarmed ->
-				dog = (IS_BROKEN(6) -> dog : NO_DOG);
-				is_disarmed = true
-			:: IS_BROKEN(8) -> is_disarmed = true
-			:: dog == NO_DOG && !is_disarmed && !IS_BROKEN(8) -> goto switching_failed
-			:: dog == KILLED -> goto switching_failed
-			fi
-		};
 		atomic { S_POST(SWITCHING, SEALED_PAUSED, HANDOVER) };
 resumed:
 		atomic { S_POST(SWITCHING, RESUMED, CONVERGING) };
@@ -377,14 +368,28 @@ switching_failed:
 
 	/* handover_run: only the run that stopped the guest may let QEMU go on. */
 	:: sdb == HANDOVER ->
-		d_step {
+		if
+		:: atomic { q_move == PRE_SWITCHOVER && at_switch ->
+			/* watchdog_disarm */
 			if
-			:: q_move == PRE_SWITCHOVER && at_switch ->
-				q_move = DEVICE;
+			:: dog == ARMED || is_disarmed ->
+				dog = (IS_BROKEN(6) -> dog : NO_DOG);
+				is_disarmed = true
+			:: IS_BROKEN(8) -> is_disarmed = true
+			:: dog == NO_DOG && !is_disarmed && !IS_BROKEN(8) -> goto handover_failed
+			:: dog == KILLED -> goto handover_failed
+			fi }
+			/* migrate-continue, unless it is too late. */
+			d_step {
+				if
+				:: q_move == PRE_SWITCHOVER -> q_move = DEVICE
+				:: else
+				fi;
 				is_disarmed = false
-			:: else
-			fi
-		};
+			}
+		:: atomic { q_move == PRE_SWITCHOVER && !at_switch -> cancel_memory() }
+		:: else
+		fi;
 		if
 		:: atomic { q_move == COMPLETED && !cancel_asked && !IS_BROKEN(3) ->
 			S_POST(HANDOVER, HANDED_OVER, COMMITTING) }
@@ -404,6 +409,7 @@ switching_failed:
 			:: atomic { IS_LATE(ABORT_CALL) -> LEAVE(ABORT_CALL); yank() }
 			fi
 		fi;
+handover_failed:
 		atomic {
 			if
 			:: cancel_asked -> S_POST(HANDOVER, CANCEL, ABORTING)
@@ -492,7 +498,7 @@ telling:
 			LEAVE(ABORT_CALL);
 			if
 			:: goto telling
-			:: !calm -> gave_up = true
+			:: !calm && !may_be_sealed -> skip /* it forgets the migration by itself */
 			fi }
 		fi;
 		atomic {
@@ -507,7 +513,7 @@ telling:
 	} unless { atomic { s_dies?_ ->
 		/* Nothing is left but what is stored and what runs by itself. A guest that is paused
 		 * has a keeper. */
-		LAW(4, q_move != PRE_SWITCHOVER || dog != NO_DOG || is_disarmed);
+		LAW(4, q_move != PRE_SWITCHOVER || dog != NO_DOG || (is_disarmed && sdb == HANDOVER));
 		at_switch = false;
 		asked = NOTHING;
 		answer = SILENCE;
@@ -844,11 +850,8 @@ end_law:
 			LAW(5, !LIVE || there == RUNS || there == DEAD)
 		:: dec != COMMIT ->
 			LAW(5, q_runs == Q_LIVES);
-			if
-			:: rdb == SEALED -> LAW(5, gave_up)
-			:: else -> LAW(5, rdb == ABSENT && !has_disks_there && !exports);
-				LAW(5, !QEMU_THERE_LIVES)
-			fi
+			LAW(5, rdb == ABSENT && !has_disks_there && !exports);
+			LAW(5, !QEMU_THERE_LIVES)
 		fi }
 	fi
 }
