@@ -179,6 +179,7 @@ static const struct route {
 	{"PBD.destroy", route_pbd, 0},
 	{"host.migrate_receive", route_host, 0},
 	{"migration.cancel", route_migration, 0},
+	{"migration.set_bandwidth", route_migration, 0},
 };
 
 /* *ret_host NULL: here. */

@@ -319,6 +319,8 @@ class Working(Base):
         b.vdi_write(vdi, os.urandom(16 * MIB))
         task = Move(b, c, vm, c.sr_create()).begin()
         wait_for("it copies", lambda: float(a.session.task.get_progress(task)) > 0, 20)
+        uuid = a.session.task.get_other_config(task)["ferry:migration"]
+        a.session.migration.set_bandwidth(uuid, str(128 << 10))
         a.session.task.cancel(task)
         wait_for("it is cancelled", lambda: a.session.task.get_status(task) == "cancelled", 15)
         self.assertEqual(a.session.VM.get_current_operations(vm), {})
