@@ -202,7 +202,8 @@ class Slow(Case):
         self.assertEqual(digest(self.a.vdi_path(vdi)), before)
 
 
-class Live(Case):
+class OfGuest(Case):
+
 
     @classmethod
     def setUpClass(cls):
@@ -221,6 +222,35 @@ class Live(Case):
         self.guest.console.wait_for_tick(self.a)
         self.guest.next_status()
 
+    def assert_nothing_in_qemu(self):
+        """One file below the disk, and no bitmap."""
+        with Monitor(self.a, self.guest.uuid) as monitor:
+            nodes = monitor.call("query-named-block-nodes")["return"]
+            fdsets = monitor.call("query-fdsets")["return"]
+        self.assertEqual(len([node for node in nodes if node["node-name"].startswith("d0-file")]), 1)
+        self.assertEqual([node["node-name"] for node in nodes if node.get("dirty-bitmaps")], [])
+        self.assertLessEqual(len(fdsets), 1)
+
+
+class LiveSlow(OfGuest):
+    settings = {"migration_bandwidth": "256KiB"}
+
+    def test_cancelled_the_guest_goes_on_as_it_was(self):
+        session = self.a.session
+        task = self.begin(self.vdi, self.two)
+        wait_for("the copy has begun", lambda: len(images(self.a, self.two)) == 1, 10)
+        self.refused("OTHER_OPERATION_IN_PROGRESS", session.VM.hard_shutdown, self.guest.vm)
+        session.task.cancel(task)
+        self.refused("TASK_CANCELLED", wait_by_polling, session, task)
+        self.assert_in(self.vdi, self.one)
+        self.assert_runs()
+        self.assert_nothing_in_qemu()
+        self.guest.verify_inside()
+        self.guest.verify_outside()
+
+
+class Live(OfGuest):
+
     def assert_confined(self, folder):
         """QEMU itself cannot open what is there."""
         path = os.path.join(folder, "other")
@@ -238,6 +268,7 @@ class Live(Case):
             self.assert_in(self.vdi, sr)
             self.assert_runs()
             self.guest.verify_inside()
+            self.assert_nothing_in_qemu()
             self.assert_confined(os.path.dirname(self.a.vdi_path(self.vdi)))
         self.guest.verify_outside()
 
@@ -255,32 +286,30 @@ class Live(Case):
     def begin_elsewhere(self):
         here = self.a.session.VDI.get_SR(self.vdi)
         self.begin(self.vdi, self.two if here == self.one else self.one)
-        return here
 
-    def assert_survived(self, here):
-        """A killed agent is back. Whether the disk moved."""
+    def assert_survived(self):
+        """A killed agent is back."""
         self.a.start()
-        there = self.a.session.VDI.get_SR(self.vdi)
-        self.assert_in(self.vdi, there)
+        self.assert_in(self.vdi, self.a.session.VDI.get_SR(self.vdi))
         self.assert_runs()
+        self.assert_nothing_in_qemu()
         self.guest.verify_inside()
-        return here != there
 
     def test_killed_during_the_copy_the_disk_is_where_it_was_or_moved(self):
-        here = self.begin_elsewhere()
+        self.begin_elsewhere()
         time.sleep(0.05)
         self.a.kill()
-        self.assert_survived(here)
+        self.assert_survived()
         self.guest.verify_outside()
 
     def test_killed_in_the_pause_the_guest_goes_on_with_one_disk(self):
         for delay in (0, 0.01, 0.02):
             with Monitor(self.a, self.guest.uuid) as monitor:
-                here = self.begin_elsewhere()
+                self.begin_elsewhere()
                 monitor.wait_for_event("STOP")
             time.sleep(delay)
             self.a.kill()
-            self.assert_survived(here)
+            self.assert_survived()
         self.guest.verify_outside()
 
 
