@@ -7,6 +7,8 @@
 /* Below that a round's time is latency, not bandwidth. */
 #define SMALL_BYTES (UINT64_C(1) << 20)
 #define SMOOTHING   0.5
+/* What any link takes within a pause, as long as nothing is known of it. */
+#define FEW_BYTES (UINT64_C(256) << 10)
 /* A round is progress if it leaves at least a tenth less than any before. */
 #define PROGRESS 0.9
 /* A guest that may write less than that can as well be stopped. */
@@ -67,7 +69,14 @@ uint64_t predict_pause_usec(const struct predict *predict, uint64_t left_bytes)
 
 bool predict_fits(const struct predict *predict, uint64_t left_bytes)
 {
-	return predict_pause_usec(predict, left_bytes) <= predict->max_pause_usec;
+	uint64_t fixed = MIN(predict->fixed_usec, predict->max_pause_usec / 2);
+
+	if (left_bytes == 0)
+		return true;
+	if (predict->rate <= 0)
+		return predict->small_usec && left_bytes <= FEW_BYTES;
+	return (double)left_bytes / predict->rate * (double)USEC_PER_SEC <=
+	       (double)(predict->max_pause_usec - fixed);
 }
 
 bool predict_is_stalled(const struct predict *predict)

@@ -37,7 +37,9 @@ void predict_init(
 void predict_add(struct predict *predict, const struct predict_round *round);
 /* The pause if the guest were stopped with so much left. */
 uint64_t predict_pause_usec(const struct predict *predict, uint64_t left_bytes);
-/* Whether that fits. */
+/* Whether what is left can be sent within the longest pause. What the pause costs besides counts
+ * for half of it at most: no further round makes that less, and a host that was busy during earlier
+ * moves is not one that cannot move a guest. */
 bool predict_fits(const struct predict *predict, uint64_t left_bytes);
 bool predict_is_stalled(const struct predict *predict);
 /* After something was changed that makes earlier rounds no measure (a throttle). */
