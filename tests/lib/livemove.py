@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -75,6 +76,33 @@ class Watch(threading.Thread):
                 if left <= 0:
                     raise TimeoutError(f"no {' or '.join(states)} within {timeout} s; seen: {self.states()}")
                 self.changed.wait(left)
+
+
+class SenderLog:
+    """The states of a pool's sending migrations as its agent logs them, from now on: a pause is too short for what a
+    client is told of it."""
+
+    def __init__(self, pool):
+        self.file = open(pool.path("log"), encoding="utf-8", errors="replace")
+        self.file.seek(0, os.SEEK_END)
+
+    def close(self):
+        self.file.close()
+
+    def wait_for_state(self, *states, timeout=60.0):
+        """The first of these; None when the migration ended before."""
+        deadline = time.monotonic() + timeout
+        rest = ""
+        while time.monotonic() < deadline:
+            *lines, rest = (rest + self.file.read()).split("\n")
+            for line in lines:
+                found = re.search(r"MIG-STATE .*role=sender .*to=(\w+)", line)
+                if found and found[1] in states:
+                    return found[1]
+                if found and found[1] in ENDED:
+                    return None
+            time.sleep(0.001)
+        raise TimeoutError(f"no {' or '.join(states)} within {timeout} s")
 
 
 def qmp(pool, uuid, command, **arguments):
