@@ -70,6 +70,20 @@ class Moves(LiveCase):
             self.b.session.VDI.destroy(vdi)
 
 
+class Formats(LiveCase):
+    """A disk that is no raw image is read through the guest's own QEMU, and is raw where it arrives."""
+
+    disks = [(16 * MIB, "random:200:4:0:12"), (16 * MIB, "mixed:60", "qcow2")]
+
+    def test_a_qcow2_disk_moves_with_its_guest(self):
+        source = self.guest.disk_paths()
+        self.assertEqual([path.rsplit(".", 1)[1] for path in source], ["raw", "qcow2"])
+        self.go(there=True)
+        self.assertEqual({path.rsplit(".", 1)[1] for path in self.guest.disk_paths()}, {"raw"})
+        self.assert_content()
+        self.assertFalse([path for path in source if os.path.exists(path)])
+
+
 class Failures(LiveCase):
     """Slow enough to be met in the middle."""
 

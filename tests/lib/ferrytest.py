@@ -429,11 +429,12 @@ class Pool:
             "name_label": label, "name_description": "", "MTU": "1500", "other_config": {},
             "bridge": "", "managed": True, "tags": []})
 
-    def vdi_create(self, sr, size, label="disk"):
+    def vdi_create(self, sr, size, label="disk", image="raw"):
         return self.session.VDI.create({
             "name_label": label, "name_description": f"a disk of {size} bytes", "SR": sr,
             "virtual_size": str(size), "type": "user", "sharable": False, "read_only": False,
-            "other_config": {"made-by": "ferrytest"}, "xenstore_data": {}, "sm_config": {},
+            "other_config": {"made-by": "ferrytest"}, "xenstore_data": {},
+            "sm_config": {} if image == "raw" else {"image-format": image},
             "tags": ["tested"]})
 
     def vdi_path(self, vdi):

@@ -168,12 +168,12 @@ class LiveGuest:
     in the place of an ext4 writer is made into a file system."""
 
     def __init__(self, pool, label, disks, pools=None, sr=None, networks=(), memory=MEMORY, tick=10):
-        """disks: (size, "pattern:rate...")."""
+        """disks: (size, "pattern:rate..."), and "qcow2" for one that is not raw."""
         self.pool = pool
         self.sr = sr or pool.sr_create()
-        vdis = [pool.vdi_create(self.sr, size) for size, _ in disks]
+        vdis = [pool.vdi_create(self.sr, size, image=image[0] if image else "raw") for size, _, *image in disks]
         writer = [f"tick={tick}"]
-        for letter, vdi, (size, pattern) in zip("abcdefgh", vdis, disks):
+        for letter, vdi, (size, pattern, *_) in zip("abcdefgh", vdis, disks):
             if pattern.startswith("ext4"):
                 make_file_system(pool.vdi_path(vdi), size)
             writer.append(f"vd{letter}:{pattern}")
