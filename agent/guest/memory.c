@@ -312,9 +312,13 @@ int memory_cancel(struct guest *guest, struct fault *fault)
 {
 	struct guest_watch *watch CLEANUP_GUEST_WATCH = guest_watch_new(guest);
 	struct memory_progress progress;
+	bool is_running = false;
 	int r = memory_query(guest, &progress, fault);
 
-	if (r < 0)
+	/* One that was taken back after its hand over says "completed" until its next move. */
+	if (r == 0 && memory_is_handed_over(&progress))
+		r = guest_is_running(guest, &is_running, fault);
+	if (r < 0 || is_running)
 		return r;
 	if (progress.status == MEMORY_DEVICE || memory_is_handed_over(&progress))
 		return fault_text(fault, -EBUSY,

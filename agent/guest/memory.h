@@ -66,7 +66,8 @@ int memory_await(struct guest *guest, struct guest_watch *watch, unsigned while_
  * second or two if the other side hangs. -ETIMEDOUT: it may have been continued, or will be. */
 int memory_continue(struct guest *guest, struct fault *fault);
 /* Source: ends a move that has not been continued, and waits (5 s) until the guest runs again if it
- * ran before. 0 also when nothing was under way or it has failed; -EBUSY: it has been continued. */
+ * ran before. 0 also when nothing was under way, the guest was taken back after its hand over, or
+ * it has failed; -EBUSY: it has been continued. */
 int memory_cancel(struct guest *guest, struct fault *fault);
 /* Source, after memory_continue, when the monitor no longer answers because the other side hangs:
  * cuts the stream out of band, so that it fails here and the guest resumes. Only when the
