@@ -17,6 +17,7 @@
 #include "base/alloc.h"
 #include "base/cancel.h"
 #include "base/clock.h"
+#include "base/inject.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "schema/agent_db.h"
@@ -531,6 +532,7 @@ int daemon_run(const struct config *config, const char *config_path, struct faul
 	};
 	int r = start_ground(&daemon, fault);
 
+	INJECT_OPEN(config->state_dir);
 	if (r >= 0)
 		do
 			r = run_once(&daemon, fault);

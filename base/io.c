@@ -3,6 +3,7 @@
 
 #include "base/alloc.h"
 #include "base/cleanup.h"
+#include "base/inject.h"
 #include "base/uuid.h"
 
 #include <errno.h>
@@ -34,7 +35,8 @@ int io_pwrite_full(int fd, const void *data, size_t length, uint64_t offset)
 	const char *at = data;
 
 	while (length) {
-		ssize_t n = pwrite(fd, at, length, (off_t)offset);
+		size_t most = length > 1 && INJECT("io.pwrite.short") < 0 ? length / 2 : length;
+		ssize_t n = pwrite(fd, at, most, (off_t)offset);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)

@@ -49,3 +49,13 @@ int db_error(struct sqlite_db *db, struct fault *fault, const char *doing)
 	return fault_text(fault, -EIO, "database %s: %s: %s (SQLite code %d)", db->base.path, doing,
 		text, extended);
 }
+
+int db_error_like(struct sqlite_db *db, int error, const char *doing, struct fault *fault)
+{
+	const char *advice = "";
+
+	for (size_t i = 0; i < ARRAY_SIZE(causes) && !*advice; i++)
+		if (causes[i].error == error)
+			advice = causes[i].advice;
+	return fault_errno(fault, error, "database %s: %s%s", db->base.path, doing, advice);
+}

@@ -132,12 +132,16 @@ static struct sqlite_db *of(struct db *base)
 
 static int sqlite_begin(struct db *base, enum db_mode mode, struct fault *fault)
 {
-	return execute(of(base), mode == DB_WRITE ? "BEGIN IMMEDIATE" : "BEGIN", fault);
+	int r = mode == DB_WRITE ? db_inject(of(base), "begin", fault) : 0;
+
+	return r < 0 ? r : execute(of(base), mode == DB_WRITE ? "BEGIN IMMEDIATE" : "BEGIN", fault);
 }
 
 static int sqlite_commit(struct db *base, struct fault *fault)
 {
-	return execute(of(base), "COMMIT", fault);
+	int r = base->mode == DB_WRITE ? db_inject(of(base), "commit", fault) : 0;
+
+	return r < 0 ? r : execute(of(base), "COMMIT", fault);
 }
 
 static bool sqlite_is_undone(struct db *base)

@@ -3,7 +3,10 @@
 #ifndef FERRY_SCHEMA_DB_SQLITE_H
 #define FERRY_SCHEMA_DB_SQLITE_H
 
+#include "base/inject.h"
 #include "schema/db_private.h"
+
+#include <string.h>
 
 /* SQLite's own tags: its header stands in the .c files only. */
 struct sqlite3;
@@ -34,6 +37,24 @@ struct sqlite_db {
 /* The fault for what the last call of SQLite said; `doing` names what failed. Returns a negative
  * errno. */
 int db_error(struct sqlite_db *db, struct fault *fault, const char *doing);
+/* The fault that SQLite would give for that errno; nothing of SQLite is asked. Returns error. */
+int db_error_like(struct sqlite_db *db, int error, const char *doing, struct fault *fault);
+
+static inline const char *db_file_name(const struct sqlite_db *db)
+{
+	const char *slash = strrchr(db->base.path, '/');
+
+	return slash ? slash + 1 : db->base.path;
+}
+
+/* Fault points db.agent.begin, db.pool.commit ... */
+static inline int db_inject(struct sqlite_db *db, const char *doing, struct fault *fault)
+{
+	int r = INJECT("db.%.*s.%s", (int)strcspn(db_file_name(db), "."), db_file_name(db), doing);
+
+	return r < 0 ? db_error_like(db, r, doing, fault) : 0;
+}
+
 void sqlite_cache_drop(struct sqlite_db *db);
 
 /* The statements' part of the back end. */

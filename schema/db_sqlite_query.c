@@ -143,8 +143,11 @@ int sqlite_start(struct db_query *base, struct fault *fault)
 
 int sqlite_next(struct db_query *base, struct fault *fault)
 {
-	int code = sqlite3_step(statement_of(base));
+	int r = db_inject((struct sqlite_db *)base->db, "step", fault);
 
+	if (r < 0)
+		return r;
+	int code = sqlite3_step(statement_of(base));
 	if (code == SQLITE_ROW)
 		return 1;
 	return code == SQLITE_DONE ? 0 : failed(base, fault);

@@ -2,6 +2,7 @@
 #include "target/disk.h"
 
 #include "base/cleanup.h"
+#include "base/inject.h"
 #include "base/io.h"
 
 #include <errno.h>
@@ -38,7 +39,9 @@ int disk_create(const char *path, uint64_t size_bytes, struct fault *fault)
 	int fd CLEANUP_CLOSE = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return fault_errno(fault, -errno, "disk %s: create", path);
-	r = set_size(fd, size_bytes);
+	r = INJECT("disk.create");
+	if (r == 0)
+		r = set_size(fd, size_bytes);
 	if (r == 0)
 		r = io_sync_parent(path);
 	if (r == 0)
@@ -49,9 +52,13 @@ int disk_create(const char *path, uint64_t size_bytes, struct fault *fault)
 
 int disk_remove(const char *path, struct fault *fault)
 {
+	int r = INJECT("disk.remove");
+
+	if (r < 0)
+		return fault_errno(fault, r, "disk %s: remove", path);
 	if (unlink(path) < 0 && errno != ENOENT)
 		return fault_errno(fault, -errno, "disk %s: remove", path);
-	int r = io_sync_parent(path);
+	r = io_sync_parent(path);
 	/* The folder may have gone with the disk. */
 	if (r < 0 && r != -ENOENT)
 		return fault_errno(fault, r, "disk %s: sync its folder", path);

@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "base/cancel.h"
 #include "base/clock.h"
+#include "base/inject.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "target/disk.h"
@@ -413,7 +414,7 @@ int export_settle(const char *path, const struct export_identity *identity, stru
 	if (r < 0)
 		return r;
 	/* The kernel tells of a failed write once; a second fsync would lie. */
-	if (fsync(fd) < 0)
+	if (INJECT("export.fsync") < 0 || fsync(fd) < 0)
 		return fault_errno(fault, -EIO,
 			"seal: %s could not be flushed: the image is bad and must be copied anew",
 			path);

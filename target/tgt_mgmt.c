@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/inject.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -246,6 +247,10 @@ int tgt_mgmt_call(const struct tgt_mgmt *mgmt, const struct tgt_request *request
 	buf_append(&message, &header, sizeof(header));
 	buf_append(&message, request->payload, n_payload);
 
+	/* EREMOTEIO stands for an answer of tgtd's: unknown error. */
+	r = INJECT_WAIT(cancel, NULL, "tgt.mgmt");
+	if (r < 0)
+		return r == -EREMOTEIO ? 1 : r;
 	int fd CLEANUP_CLOSE = connect_within(mgmt, deadline_usec);
 	if (fd < 0)
 		return fd;

@@ -5,6 +5,7 @@
 #include "agent/api/context.h"
 #include "agent/api/jobs.h"
 #include "base/alloc.h"
+#include "base/inject.h"
 
 #include <errno.h>
 
@@ -15,6 +16,7 @@ typedef int (*peer_fn)(struct peer_call *peer, struct value **ret_result, struct
 struct peer_call {
 	struct api *api;
 	struct call *call;
+	const char *verb;
 	peer_fn fn;
 	char *session;
 	char *migration;
@@ -36,8 +38,14 @@ static void peer_run(void *arg)
 	struct peer_call *peer = arg;
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
 	struct value *result = NULL;
-	int r = peer->fn(peer, &result, &fault);
+	int r = INJECT_FAULT(&fault, "peer.serve.%s.before", peer->verb);
 
+	if (r == 0)
+		r = peer->fn(peer, &result, &fault);
+	if (r == 0)
+		r = INJECT_FAULT(&fault, "peer.serve.%s.after", peer->verb);
+	if (r < 0)
+		result = value_free(result);
 	if (r < 0 && !fault.code)
 		fault_errno(&fault, r, "Migration %s: the peer call failed", peer->migration);
 	if (r < 0)
@@ -61,12 +69,14 @@ static int peer_start(struct peer_call *peer, struct fault *fault)
 }
 
 /* args[0] is M. */
-static struct peer_call *peer_call_new(struct call *call, struct value *const *args, peer_fn fn)
+static struct peer_call *peer_call_new(
+	struct call *call, struct value *const *args, const char *verb, peer_fn fn)
 {
 	struct peer_call *peer = xcalloc(1, sizeof(*peer));
 
 	peer->api = api_of(call);
 	peer->call = call;
+	peer->verb = verb;
 	peer->fn = fn;
 	peer->session = xstrdup(call_session(call));
 	peer->migration = xstrdup(arg_text(args, 0));
@@ -82,7 +92,7 @@ static int run_prepare(struct peer_call *peer, struct value **ret_result, struct
 static int peer_prepare(struct call *call, struct value *const *args, struct value **ret_result,
 	struct fault *fault)
 {
-	struct peer_call *peer = peer_call_new(call, args, run_prepare);
+	struct peer_call *peer = peer_call_new(call, args, "prepare", run_prepare);
 
 	(void)ret_result;
 	peer->argument = value_copy(args[1]);
@@ -98,7 +108,7 @@ static int run_renew(struct peer_call *peer, struct value **ret_result, struct f
 static int peer_renew(struct call *call, struct value *const *args, struct value **ret_result,
 	struct fault *fault)
 {
-	struct peer_call *peer = peer_call_new(call, args, run_renew);
+	struct peer_call *peer = peer_call_new(call, args, "renew", run_renew);
 
 	(void)ret_result;
 	return peer_start(peer, fault);
@@ -113,7 +123,7 @@ static int run_seal(struct peer_call *peer, struct value **ret_result, struct fa
 static int peer_seal(struct call *call, struct value *const *args, struct value **ret_result,
 	struct fault *fault)
 {
-	struct peer_call *peer = peer_call_new(call, args, run_seal);
+	struct peer_call *peer = peer_call_new(call, args, "seal", run_seal);
 
 	(void)ret_result;
 	peer->argument = value_copy(args[1]);
@@ -129,7 +139,7 @@ static int run_finish(struct peer_call *peer, struct value **ret_result, struct 
 static int peer_finish(struct call *call, struct value *const *args, struct value **ret_result,
 	struct fault *fault)
 {
-	struct peer_call *peer = peer_call_new(call, args, run_finish);
+	struct peer_call *peer = peer_call_new(call, args, "finish", run_finish);
 
 	(void)ret_result;
 	return peer_start(peer, fault);
@@ -144,7 +154,7 @@ static int run_digest(struct peer_call *peer, struct value **ret_result, struct 
 static int peer_digest(struct call *call, struct value *const *args, struct value **ret_result,
 	struct fault *fault)
 {
-	struct peer_call *peer = peer_call_new(call, args, run_digest);
+	struct peer_call *peer = peer_call_new(call, args, "digest", run_digest);
 
 	(void)ret_result;
 	peer->disk = args[1]->integer;
@@ -162,7 +172,7 @@ static int run_digest_extents(
 static int peer_digest_extents(struct call *call, struct value *const *args,
 	struct value **ret_result, struct fault *fault)
 {
-	struct peer_call *peer = peer_call_new(call, args, run_digest_extents);
+	struct peer_call *peer = peer_call_new(call, args, "digest_extents", run_digest_extents);
 
 	(void)ret_result;
 	peer->disk = args[1]->integer;
@@ -179,7 +189,7 @@ static int run_incoming(struct peer_call *peer, struct value **ret_result, struc
 static int peer_incoming(struct call *call, struct value *const *args, struct value **ret_result,
 	struct fault *fault)
 {
-	struct peer_call *peer = peer_call_new(call, args, run_incoming);
+	struct peer_call *peer = peer_call_new(call, args, "incoming", run_incoming);
 
 	(void)ret_result;
 	return peer_start(peer, fault);
@@ -194,7 +204,7 @@ static int run_commit(struct peer_call *peer, struct value **ret_result, struct 
 static int peer_commit(struct call *call, struct value *const *args, struct value **ret_result,
 	struct fault *fault)
 {
-	struct peer_call *peer = peer_call_new(call, args, run_commit);
+	struct peer_call *peer = peer_call_new(call, args, "commit", run_commit);
 
 	(void)ret_result;
 	return peer_start(peer, fault);
@@ -209,7 +219,7 @@ static int run_abort(struct peer_call *peer, struct value **ret_result, struct f
 static int peer_abort(struct call *call, struct value *const *args, struct value **ret_result,
 	struct fault *fault)
 {
-	struct peer_call *peer = peer_call_new(call, args, run_abort);
+	struct peer_call *peer = peer_call_new(call, args, "abort", run_abort);
 
 	(void)ret_result;
 	peer->argument = value_copy(args[1]);
@@ -220,8 +230,11 @@ static int peer_abort(struct call *call, struct value *const *args, struct value
 static int peer_status(struct call *call, struct value *const *args, struct value **ret_result,
 	struct fault *fault)
 {
-	return supervisor_peer_status(
-		api_of(call)->supervisor, call_session(call), arg_text(args, 0), ret_result, fault);
+	int r = INJECT_FAULT(fault, "peer.serve.status.before");
+
+	return r < 0 ? r
+		     : supervisor_peer_status(api_of(call)->supervisor, call_session(call),
+			       arg_text(args, 0), ret_result, fault);
 }
 
 static const struct param m_params[] = {{"migration", PARAM_STRING, "uuid"}};

@@ -6,6 +6,7 @@
 #include "agent/copy/direct.h"
 #include "agent/copy/endpoint_impl.h"
 #include "base/alloc.h"
+#include "base/inject.h"
 #include "base/io.h"
 
 #include <errno.h>
@@ -174,8 +175,10 @@ static int transfer(struct endpoint_file *file, const struct endpoint_request *r
 static int perform(struct endpoint_file *file, const struct endpoint_request *request)
 {
 	struct endpoint *endpoint = &file->base;
-	int r = transfer(file, request);
+	int r = INJECT_BYTES(request->extent.length, "file.%s", endpoint_op_name(request->op));
 
+	if (r == 0)
+		r = transfer(file, request);
 	if (r < 0)
 		endpoint_fail(endpoint, r, "%s of %llu bytes at %llu of %s: %s",
 			endpoint_op_name(request->op), (unsigned long long)request->extent.length,
@@ -222,7 +225,8 @@ static int file_service(struct endpoint *endpoint, uint64_t deadline_usec, struc
 	for (size_t i = 0; i < n; i++) {
 		struct endpoint_request *request = ends[i].tag;
 		/* Whatever is not plain success is tried, and explained, in place. */
-		bool complete = ends[i].result == (int64_t)request->extent.length;
+		bool complete = !INJECT("file.aio.short") &&
+				ends[i].result == (int64_t)request->extent.length;
 		end_reading(file, request, complete ? 0 : perform(file, request));
 	}
 	return 0;

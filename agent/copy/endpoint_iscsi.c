@@ -8,10 +8,12 @@
 #include "agent/copy/iscsi_session.h"
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/inject.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 /* After the headers above: they need the types of stdint.h and the like. */
 #include <iscsi/iscsi.h>
@@ -194,7 +196,11 @@ static int task_error(struct iscsi_op *op, int status)
 	const struct scsi_task *task = op->task;
 	const char *name = endpoint_op_name(op->request->op);
 	unsigned long long offset = op->piece.offset, length = op->piece.length;
+	int r = INJECT_BYTES(length, "iscsi.%s", name);
 
+	if (r < 0)
+		return endpoint_fail(&iscsi->base, r, "%s: %s of %llu bytes at %llu: fault point",
+			iscsi->session.name, name, length, offset);
 	if (status == SCSI_STATUS_CHECK_CONDITION) {
 		const char *key = scsi_sense_key_str(task->sense.key);
 		return endpoint_fail(&iscsi->base, sense_error(task),
@@ -372,6 +378,8 @@ static int iscsi_ep_submit(struct endpoint *endpoint, struct endpoint_request *r
 	op->request = request;
 	op->deadline_usec = clock_deadline(iscsi->timeout_usec);
 	(void)op_next_piece(op, 0);
+	if (INJECT_BYTES(request->extent.length, "iscsi.cut") < 0)
+		shutdown(iscsi_get_fd(iscsi->session.context), SHUT_RDWR);
 	int r = op_queue(op);
 	if (r < 0) {
 		op_free(op);

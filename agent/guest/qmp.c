@@ -6,6 +6,7 @@
 #include "agent/guest/qmp_reader.h"
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/inject.h"
 #include "base/json.h"
 #include "base/log.h"
 
@@ -548,7 +549,9 @@ static int call(struct qmp *qmp, bool is_oob, int fd_along, const char *command,
 
 	if (ready < 0)
 		return fault_errno(fault, -errno, "%s: eventfd", command);
-	int r = enter(qmp, &slot, fd_along, command, arguments, fault);
+	int r = INJECT_FAULT(fault, "qmp.%s.before", command);
+	if (r == 0)
+		r = enter(qmp, &slot, fd_along, command, arguments, fault);
 	if (r < 0)
 		return r;
 	ring(qmp->bell);
@@ -563,7 +566,7 @@ static int call(struct qmp *qmp, bool is_oob, int fd_along, const char *command,
 	else
 		r = fault_errno(fault, polled, "%s: waiting for QEMU", command);
 	qmp_message_clear(&slot.reply);
-	return r;
+	return r < 0 ? r : INJECT_FAULT(fault, "qmp.%s.after", command);
 }
 
 int qmp_call(struct qmp *qmp, const char *command, const struct value *arguments,

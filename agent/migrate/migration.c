@@ -4,6 +4,7 @@
 #include "agent/migrate/report.h"
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/inject.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -100,6 +101,23 @@ static void store_end(struct migration *m)
 	pthread_cond_broadcast(&m->changed);
 }
 
+/* The row, stored. Before and after it is where a crash matters most. */
+static int store_row(struct migration *m, const struct fsm_row *row, const struct value *document,
+	struct fault *fault)
+{
+	const char *role = migration_role_name(row->role);
+	const char *from = migration_state_name(row->from);
+	const char *event = migration_event_name(row->event);
+
+	int r = INJECT_FAULT(fault, "state.%s.%s.%s.before", role, from, event);
+	if (r == 0)
+		r = migration_move(m->params->storage->agent, m->uuid, row->from, row->to, event,
+			document, fault);
+	if (r == 0)
+		(void)INJECT("state.%s.%s.%s.after", role, from, event);
+	return r;
+}
+
 /* The row to follow; NULL with *ret_error set when there is none. Holds m->lock. */
 static const struct fsm_row *choose_row(
 	struct migration *m, enum migration_event event, int *ret_error, struct fault *fault)
@@ -138,8 +156,7 @@ int migration_post(struct migration *m, enum migration_event event, struct fault
 				migration_event_name(event));
 		return r;
 	}
-	r = migration_move(m->params->storage->agent, m->uuid, row->from, row->to,
-		migration_event_name(event), document, fault);
+	r = store_row(m, row, document, fault);
 	pthread_mutex_lock(&m->lock);
 	if (r == 0)
 		m->state = row->to;

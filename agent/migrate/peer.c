@@ -3,6 +3,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/inject.h"
 #include "base/log.h"
 #include "base/parse.h"
 #include "xmlrpc/client.h"
@@ -77,8 +78,14 @@ int peer_call(struct peer *peer, const char *verb, const char *migration, struct
 	value_append_string(params, migration);
 	for (size_t i = 0; owned && i < owned->array.n_items; i++)
 		value_append(params, value_copy(owned->array.items[i]));
-	return client_call(peer->client, method, params, clock_deadline(timeout_usec), cancel,
-		ret_result, fault);
+	uint64_t deadline = clock_deadline(timeout_usec);
+	int r = INJECT_WAIT(cancel, fault, "peer.call.%s.before", verb);
+	if (r == 0)
+		r = client_call(peer->client, method, params, deadline, cancel, ret_result, fault);
+	if (r < 0 || (r = INJECT_WAIT(cancel, fault, "peer.call.%s.after", verb)) == 0)
+		return r;
+	*ret_result = value_free(*ret_result); /* The answer was lost. */
+	return r;
 }
 
 bool peer_is_unreachable(int error)

@@ -5,6 +5,7 @@
 #include "agent/migrate/receiver_internal.h"
 #include "agent/vm/guest_state.h"
 #include "base/alloc.h"
+#include "base/inject.h"
 #include "base/log.h"
 #include "target/disk.h"
 
@@ -124,8 +125,12 @@ static int decide_commit(struct migration *m, char **ret_vm, struct fault *fault
 			"migration %s was cancelled at the destination", m->uuid);
 	int r = check_files(disks, fault);
 	if (r == 0)
+		r = INJECT_FAULT(fault, "decide.committed.before");
+	if (r == 0)
 		r = pool_db_transaction(
 			m->params->storage->pool, import_and_decide, &import, fault);
+	if (r == 0)
+		(void)INJECT("decide.committed.after");
 	*ret_vm = import.vm;
 	return r;
 }
@@ -213,8 +218,12 @@ static int decide_abort(struct migration *m, struct fault *fault)
 	bool committed;
 	char *vm CLEANUP_FREE = NULL;
 
-	int r = commit_decide(
-		m->params->storage->pool, m->uuid, false, NULL, &committed, &vm, fault);
+	int r = INJECT_FAULT(fault, "decide.aborted.before");
+	if (r == 0)
+		r = commit_decide(
+			m->params->storage->pool, m->uuid, false, NULL, &committed, &vm, fault);
+	if (r == 0)
+		(void)INJECT("decide.aborted.after");
 	if (r == 0 && committed)
 		return fault_set(fault, -EALREADY, "OPERATION_NOT_ALLOWED",
 			"the migration is committed: the VM belongs to the destination", NULL);

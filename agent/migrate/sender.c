@@ -12,6 +12,7 @@
 #include "agent/migrate/transfer.h"
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/inject.h"
 #include "base/log.h"
 #include "base/uuid.h"
 
@@ -344,6 +345,12 @@ static enum migration_event act(struct migration *m, struct peer *peer, struct f
 {
 	enum migration_state state = migration_state(m);
 
+	bool cancellable = fsm_is_cancellable(m->role, state);
+
+	int r = INJECT_WAIT(
+		cancellable ? m->cancel : m->stop, fault, "sender.%s", migration_state_name(state));
+	if (r < 0)
+		return cancellable ? failure(m, fault) : STAY;
 	if (live_is_wanted(m) && needs_guest(state) && live_open(m, fault) < 0)
 		return failure(m, fault);
 	return actions[state](m, peer, fault);

@@ -12,6 +12,7 @@
 #include "agent/vm/operations.h"
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/inject.h"
 #include "base/log.h"
 #include "base/uuid.h"
 
@@ -333,9 +334,12 @@ static int create_sender(struct supervisor *supervisor, struct value *document,
 		.document = document,
 		.created = clock_wall_sec()};
 
-	int r = migration_insert(supervisor->params->storage->agent, &row, fault);
+	int r = INJECT_FAULT(fault, "state.sender.insert.before");
+	if (r == 0)
+		r = migration_insert(supervisor->params->storage->agent, &row, fault);
 	if (r < 0)
 		return r;
+	(void)INJECT("state.sender.insert.after");
 	struct migration *m CLEANUP_MIGRATION = migration_new(supervisor->params, &row);
 	r = registry_add(&supervisor->registry, m);
 	if (r == 0)

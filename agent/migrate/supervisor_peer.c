@@ -7,6 +7,7 @@
 #include "agent/migrate/supervisor_internal.h"
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/inject.h"
 #include "base/log.h"
 #include "base/uuid.h"
 #include "target/disk.h"
@@ -135,8 +136,10 @@ static int create_receiver(struct supervisor *supervisor, const char *session,
 	int r = migration_enter(m, 0, fault);
 	if (r == 0 && registry_add(&supervisor->registry, m) < 0)
 		r = migration_busy(migration, -EAGAIN, fault);
-	else if (r == 0)
+	else if (r == 0 && (r = INJECT_FAULT(fault, "state.receiver.insert.before")) == 0)
 		r = migration_insert(supervisor->params->storage->agent, &row, fault);
+	if (r == 0)
+		(void)INJECT("state.receiver.insert.after");
 	if (r == 0)
 		r = report_begin(m, fault);
 	if (r < 0 && r != -EAGAIN)

@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/inject.h"
 
 #include <errno.h>
 #include <sys/socket.h>
@@ -87,6 +88,8 @@ static bool write_peer(struct relay *relay)
 		return true;
 	}
 	up->start += (size_t)n;
+	if (INJECT_BYTES(n, "tunnel.cut") < 0)
+		shutdown(stream_fd(relay->params->stream), SHUT_RDWR);
 	if (relay->params->n_sent)
 		atomic_fetch_add(relay->params->n_sent, (uint64_t)n);
 	return true;

@@ -21,6 +21,7 @@ import tempfile
 import time
 import xmlrpc.client
 
+from faultpoints import FaultPoints
 from xensession import Failure, Session
 
 BIN = os.path.abspath(os.environ.get("FERRY_BIN") or os.path.join(
@@ -142,8 +143,9 @@ class Pool:
     """One pool of one host. Use as a context manager, or call stop() and remove()."""
 
     def __init__(self, name, parent="/tmp", detached=False, address="127.0.0.1", enter=(),
-                 **settings):
+                 points=False, **settings):
         """detached: it goes on when the terminal that started it is closed or interrupted.
+        points: the daemon looks for fault points, see self.points.
         address: where it listens; enter: command that runs another in its network namespace."""
         self.name = name
         self.detached = detached
@@ -162,6 +164,7 @@ class Pool:
         for folder in ("state", "run", "sr"):
             os.mkdir(self.path(folder), 0o750)
             give(self.path(folder))
+        self.points = FaultPoints(self.path("state", "inject"), give) if points else None
         self._write_config()
         try:
             self._set_password()
@@ -311,6 +314,16 @@ class Pool:
         self._forget_session()
         self.process.kill()
         self.process.wait()
+        self.process = None
+        self.wait_for_no_process()
+
+    def killed(self, timeout=60):
+        """It has killed itself, at a fault point; its children must follow it."""
+        self.process.wait(timeout)
+        status = self.process.returncode
+        if status != -signal.SIGKILL:
+            raise AssertionError(f"ferryd of pool {self.name} ended with {status}, not by a fault point")
+        self._forget_session()
         self.process = None
         self.wait_for_no_process()
 

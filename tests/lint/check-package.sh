@@ -3,6 +3,7 @@
 # check-package.sh BUILD: makes the Debian package of a release build and looks into it.
 set -euo pipefail
 
+here=$(cd "$(dirname "$0")" && pwd)
 build=$1
 cd "$build"
 rm -f ferry_*.deb
@@ -35,6 +36,8 @@ for script in postinst prerm postrm; do
 done
 
 dpkg-deb --extract "$deb" "$control/root"
+"$here/check-points.sh" absent "$control/root/usr/sbin/ferryd" "$control/root/usr/bin/ferry" \
+    "$control/root/usr/libexec/ferry/ferry-watchdog"
 "$control/root/usr/sbin/ferryd" --version
 "$control/root/usr/bin/ferry" --version
 echo "package: $deb is complete"
