@@ -69,7 +69,7 @@ size_t command_n_operands(const struct command *command);
  * a constant (a list of another size does not compile). */
 enum {
 	N_HOST_COMMANDS = 2,
-	N_MIGRATION_COMMANDS = 5,
+	N_MIGRATION_COMMANDS = 7,
 	N_NETWORK_COMMANDS = 2,
 	N_POOL_COMMANDS = 4,
 	N_SR_COMMANDS = 6,

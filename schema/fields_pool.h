@@ -243,6 +243,14 @@ static const struct class_field migration_fields[] = {
 	F(pause, MAP, RO, .doc = "what the guest's pause was made of, in ms"),
 	F(error_info, SET_STRING, RO, .doc = "code and parameters, on failure"),
 	F(cancelled_by, STRING, RO, .doc = "who asked, and why"),
+	F(cancelled_in, STRING, RO, .doc = "the state that it was in then"),
+	F(cancelled_at, DATETIME, RO, .doc = "1970: it was not"),
+	F(host, REF, RO, .of = "host", .doc = "the host of this pool that works on it"),
+	F(peer_silent_since, DATETIME, RO, .doc = "1970 while the other side answers"),
+	F(in_doubt, BOOL, RO, .doc = "whether the VM is here or there cannot be told now"),
+	F(doubt, STRING, RO, .doc = "why, and what to do"),
+	F(resolved, MAP, RO,
+		.doc = "what an operator assumed in doubt: assumed, by, at; peer_said, later"),
 	OTHER_CONFIG_FIELD,
 };
 /* clang-format on */

@@ -127,26 +127,19 @@ static int route_pbd(struct api *api, const struct value *arg, char **ret_host, 
 	return 0;
 }
 
-/* The host that works on the task that stands for it. */
+/* Either side of it names its host. */
 static int route_migration(
 	struct api *api, const struct value *arg, char **ret_host, struct fault *fault)
 {
 	const char *self = value_string(arg, "");
 	char *uuid CLEANUP_FREE = text_field(api, "migration", self, "uuid");
-	struct value *tasks CLEANUP_VALUE = NULL;
-	int r = object_get_all_records(api->pool, "task", &tasks, fault);
+	char *ref CLEANUP_FREE = NULL;
 
-	for (size_t i = 0; r == 0 && i < tasks->record.n_members; i++) {
-		const struct value *config =
-			value_find(tasks->record.members[i].value, "other_config");
-		const char *migration = value_find_string(config, "ferry:migration", "");
-		const char *host = value_find_string(config, TASK_HOST_KEY, NULL);
-		if (!host || strcmp(migration, uuid ? uuid : self) != 0)
-			continue;
-		*ret_host = xstrdup(host);
+	(void)fault;
+	if (!uuid && object_get_by_uuid(api->pool, "migration", self, &ref, NULL) < 0)
 		return 0;
-	}
-	return r;
+	*ret_host = text_field(api, "migration", ref ? ref : self, "host");
+	return 0;
 }
 
 /* Which host a method belongs to, by which of its parameters. All others are the coordinator's. */
@@ -179,6 +172,9 @@ static const struct route {
 	{"PBD.destroy", route_pbd, 0},
 	{"host.migrate_receive", route_host, 0},
 	{"migration.cancel", route_migration, 0},
+	{"migration.forget", route_migration, 0},
+	{"migration.resolve", route_migration, 0},
+	{"migration.resume", route_migration, 0},
 	{"migration.set_bandwidth", route_migration, 0},
 };
 

@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 
 #include <errno.h>
+#include <string.h>
 
 /* By ref, or by the uuid that logs and errors name it by. */
 static int migration_uuid(
@@ -20,23 +21,30 @@ static int migration_uuid(
 	return object_get_string(pool, "migration", self, "uuid", ret_uuid, fault);
 }
 
+/* For the record: "root at 10.0.0.1". */
+static int caller(struct call *call, char **ret_who, struct fault *fault)
+{
+	char *user CLEANUP_FREE = NULL;
+	int r = object_get_string(
+		api_of(call)->pool, "session", call_session(call), "auth_user_name", &user, fault);
+
+	if (r == 0)
+		*ret_who = xasprintf("%s at %s", user, call_peer_address(call));
+	return r;
+}
+
 static int migration_cancel(struct call *call, struct value *const *args, struct value **ret_result,
 	struct fault *fault)
 {
 	struct api *api = api_of(call);
 	char *who CLEANUP_FREE = NULL;
-	char *user CLEANUP_FREE = NULL;
 	char *uuid CLEANUP_FREE = NULL;
 	int r = migration_uuid(api->pool, arg_text(args, 0), &uuid, fault);
 
 	(void)ret_result;
 	if (r == 0)
-		r = object_get_string(
-			api->pool, "session", call_session(call), "auth_user_name", &user, fault);
-	if (r < 0)
-		return r;
-	who = xasprintf("%s at %s", user, call_peer_address(call));
-	return supervisor_cancel(api->supervisor, uuid, who, fault);
+		r = caller(call, &who, fault);
+	return r < 0 ? r : supervisor_cancel(api->supervisor, uuid, who, fault);
 }
 
 static int migration_forget_aborted(struct call *call, struct value *const *args,
@@ -48,6 +56,43 @@ static int migration_forget_aborted(struct call *call, struct value *const *args
 
 	(void)ret_result;
 	return r < 0 ? r : supervisor_forget(api->supervisor, uuid, fault);
+}
+
+static int migration_resume(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	struct api *api = api_of(call);
+	char *who CLEANUP_FREE = NULL;
+	char *uuid CLEANUP_FREE = NULL;
+	int r = migration_uuid(api->pool, arg_text(args, 0), &uuid, fault);
+
+	(void)ret_result;
+	if (r == 0)
+		r = caller(call, &who, fault);
+	return r < 0 ? r : supervisor_resume(api->supervisor, uuid, who, fault);
+}
+
+static int migration_resolve(struct call *call, struct value *const *args,
+	struct value **ret_result, struct fault *fault)
+{
+	struct api *api = api_of(call);
+	const char *assume = arg_text(args, 1);
+	bool committed = strcmp(assume, "committed") == 0;
+	char *who CLEANUP_FREE = NULL;
+	char *uuid CLEANUP_FREE = NULL;
+
+	(void)ret_result;
+	if (!committed && strcmp(assume, "aborted") != 0)
+		return fault_set(fault, -EINVAL, "INVALID_VALUE", "assume", assume, NULL);
+	if (!args[2]->boolean)
+		return fault_set(fault, -EPERM, "OPERATION_NOT_ALLOWED",
+			"A wrong word makes two running copies of the VM, or none: look at the "
+			"destination first, and say with the last parameter that you have",
+			NULL);
+	int r = migration_uuid(api->pool, arg_text(args, 0), &uuid, fault);
+	if (r == 0)
+		r = caller(call, &who, fault);
+	return r < 0 ? r : supervisor_resolve(api->supervisor, uuid, committed, who, fault);
 }
 
 static int migration_set_bandwidth(struct call *call, struct value *const *args,
@@ -68,6 +113,12 @@ static int migration_set_bandwidth(struct call *call, struct value *const *args,
 
 static const struct param self_params[] = {{"self", PARAM_STRING, "migration ref or uuid"}};
 
+static const struct param resolve_params[] = {
+	{"self", PARAM_STRING, "migration ref or uuid"},
+	{"assume", PARAM_STRING, "committed or aborted"},
+	{"checked", PARAM_BOOL, NULL},
+};
+
 static const struct param bandwidth_params[] = {
 	{"self", PARAM_STRING, "migration ref or uuid"},
 	{"value", PARAM_INT, "bytes a second; 0: unlimited"},
@@ -87,6 +138,21 @@ static const struct method rows[] = {
 		PARAMS(self_params),
 		.result = "void",
 		.doc = "Ends an aborted one whose destination is gone for ever.",
+	},
+	{
+		.name = "migration.resolve",
+		.handle = migration_resolve,
+		PARAMS(resolve_params),
+		.result = "void",
+		.doc = "Says what was decided about one in doubt, whose destination cannot be "
+		       "asked; a wrong word makes two runners.",
+	},
+	{
+		.name = "migration.resume",
+		.handle = migration_resume,
+		PARAMS(self_params),
+		.result = "void",
+		.doc = "Makes one that waits to try something again try it now.",
 	},
 	{
 		.name = "migration.set_bandwidth",

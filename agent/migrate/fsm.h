@@ -11,23 +11,25 @@
 #include <stdio.h>
 
 enum migration_event {
-	EVENT_STARTED,          /* sender: the request was checked and stored */
-	EVENT_PREPARED,         /* disks made and exported */
-	EVENT_COPIED,           /* log empty, content compared equal */
-	EVENT_BULK_COPIED,      /* the same, while the guest runs on and writes */
-	EVENT_STOPPED,          /* the guest is paused, its memory all but handed over */
-	EVENT_RESUMED,          /* the guest runs here again before anything was sealed */
-	EVENT_SEALED,           /* exports withdrawn, disks settled */
-	EVENT_SEALED_PAUSED,    /* the same, for a guest that is paused */
-	EVENT_HANDED_OVER,      /* the destination's QEMU has all of the guest and waits */
-	EVENT_COMMITTED,        /* the destination pool's database says so */
-	EVENT_REFUSED,          /* it says, durably, that the migration is aborted */
-	EVENT_FINISHED,         /* this side has forgotten what it kept for the migration */
-	EVENT_CANCEL,           /* somebody asked to stop */
-	EVENT_FAILED,           /* an error that cannot be mended by trying again */
-	EVENT_ABANDONED,        /* receiver: the sender was not heard for the abandon time */
-	EVENT_UNDONE,           /* nothing of the migration is left on this side; it failed */
-	EVENT_UNDONE_CANCELLED, /* the same after a cancel */
+	EVENT_STARTED,           /* sender: the request was checked and stored */
+	EVENT_PREPARED,          /* disks made and exported */
+	EVENT_COPIED,            /* log empty, content compared equal */
+	EVENT_BULK_COPIED,       /* the same, while the guest runs on and writes */
+	EVENT_STOPPED,           /* the guest is paused, its memory all but handed over */
+	EVENT_RESUMED,           /* the guest runs here again before anything was sealed */
+	EVENT_SEALED,            /* exports withdrawn, disks settled */
+	EVENT_SEALED_PAUSED,     /* the same, for a guest that is paused */
+	EVENT_HANDED_OVER,       /* the destination's QEMU has all of the guest and waits */
+	EVENT_COMMITTED,         /* the destination pool's database says so */
+	EVENT_REFUSED,           /* it says, durably, that the migration is aborted */
+	EVENT_ASSUMED_COMMITTED, /* an operator says so; the destination cannot be asked */
+	EVENT_ASSUMED_ABORTED,   /* an operator says so */
+	EVENT_FINISHED,          /* this side has forgotten what it kept for the migration */
+	EVENT_CANCEL,            /* somebody asked to stop */
+	EVENT_FAILED,            /* an error that cannot be mended by trying again */
+	EVENT_ABANDONED,         /* receiver: the sender was not heard for the abandon time */
+	EVENT_UNDONE,            /* nothing of the migration is left on this side; it failed */
+	EVENT_UNDONE_CANCELLED,  /* the same after a cancel */
 	N_EVENTS
 };
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Receivers have no thread of their own: they act when the sender calls. What must happen without
  * a call happens here, once a second. */
+#include "agent/migrate/attention.h"
 #include "agent/migrate/receiver.h"
 #include "agent/migrate/report.h"
 #include "agent/migrate/supervisor_internal.h"
@@ -61,6 +62,7 @@ static void look_after(struct supervisor *supervisor, struct migration *m)
 	uint64_t silent = clock_now_usec() - m->last_heard_usec;
 	pthread_mutex_unlock(&m->lock);
 
+	attention_note_silence(m, silent);
 	if (state == STATE_ABORTING)
 		abort_receiver(supervisor, m, EVENT_FAILED);
 	else if (fsm_is_cancellable(ROLE_RECEIVER, state) && migration_cancel_requested(m))

@@ -236,10 +236,9 @@ static int open_pass(
 {
 	struct migration *m = live->migration;
 	struct live_comparer *comparer = &live->comparers[disk];
-	struct value *token CLEANUP_VALUE = migration_get(m, "token");
 
 	peer_free(comparer->peer);
-	*comparer = (struct live_comparer){.migration = m, .peer = peer_new(token)};
+	*comparer = (struct live_comparer){.migration = m, .peer = peer_of(m)};
 	int r = live->images[disk]
 			? 0
 			: image_source_open(m, plan, live->guest, &live->images[disk], fault);

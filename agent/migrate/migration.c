@@ -8,7 +8,9 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <sys/eventfd.h>
 #include <time.h>
+#include <unistd.h>
 
 /* A cancel that was accepted before the daemon died. */
 static void restore_cancel(struct migration *m)
@@ -40,12 +42,14 @@ struct migration *migration_new(const struct supervisor_params *params, struct m
 	m->cancel = cancel_new();
 	m->stop = cancel_new();
 	m->ended = cancel_new();
+	m->resolve = cancel_new();
+	m->nudge_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	restore_cancel(m);
 	int64_t bandwidth = value_find_int(m->document, "bandwidth", -1);
 	m->rate = rate_limit_new(
 		bandwidth >= 0 ? (uint64_t)bandwidth : params->bandwidth_bytes_per_sec);
 	m->figures.predicted_usec = UINT64_MAX;
-	m->last_heard_usec = clock_now_usec();
+	m->last_heard_usec = m->peer_heard_usec = clock_now_usec();
 	pthread_mutex_init(&m->lock, NULL);
 	pthread_condattr_init(&attributes);
 	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -76,6 +80,8 @@ struct migration *migration_unref(struct migration *m)
 	free(m->disks);
 	rate_limit_free(m->rate);
 	cancel_free(m->ended);
+	cancel_free(m->resolve);
+	cleanup_close(&m->nudge_fd);
 	cancel_free(m->stop);
 	cancel_free(m->cancel);
 	value_free(m->document);
@@ -195,6 +201,12 @@ void migration_set(struct migration *m, const char *name, struct value *value)
 {
 	SCOPE_LOCK(&m->lock);
 	value_set(m->document, name, value);
+}
+
+void migration_unset(struct migration *m, const char *name)
+{
+	SCOPE_LOCK(&m->lock);
+	value_unset(m->document, name);
 }
 
 int migration_save(struct migration *m, struct fault *fault)
@@ -331,6 +343,7 @@ bool migration_request_cancel(struct migration *m, const char *who)
 void migration_request_stop(struct migration *m)
 {
 	cancel_request(m->stop, "the daemon stops");
+	cancel_request(m->resolve, "the daemon stops");
 	cancel_request(m->cancel, "the daemon stops");
 }
 

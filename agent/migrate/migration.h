@@ -51,10 +51,15 @@ struct migration {
 	bool busy;                /* an operation of migration_enter is under way */
 	bool cancel_requested;    /* by a person, as opposed to the daemon stopping */
 	uint64_t last_heard_usec; /* receiver: of the sender */
+	uint64_t peer_heard_usec; /* sender: of the receiver */
+	int64_t silent_since;     /* wall seconds: the peer is silent; 0: it is not */
 
 	struct cancel
 		*cancel; /* requested by a cancel, by the daemon's stop, by a peer that gave up */
-	struct cancel *stop; /* requested by the daemon's stop only */
+	struct cancel *stop;    /* requested by the daemon's stop only */
+	struct cancel *resolve; /* requested by an operator's word on the decision, and by the
+				   daemon's stop */
+	int nudge_fd;           /* readable: an operator wants it to try again now */
 	struct cancel
 		*ended; /* requested when the outcome is known: a sticky event for who waits */
 
@@ -99,6 +104,7 @@ struct value *migration_get(struct migration *migration, const char *name);
 /* Sets a member of the document (taken over) in memory; migration_save or the next move stores it.
  */
 void migration_set(struct migration *migration, const char *name, struct value *value);
+void migration_unset(struct migration *migration, const char *name);
 int migration_save(struct migration *migration, struct fault *fault);
 
 /* Keeps the first error in the document: code and parameters. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/migrate/peer.h"
 
+#include "agent/migrate/attention.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/inject.h"
@@ -16,6 +17,7 @@
 #define STATUS_TIMEOUT_USEC (10 * USEC_PER_SEC)
 
 struct peer {
+	struct migration *migration; /* NULL: none yet */
 	struct client *client;
 	char *session;
 	char *url;
@@ -55,6 +57,15 @@ struct peer *peer_new(const struct value *token)
 	return peer;
 }
 
+struct peer *peer_of(struct migration *m)
+{
+	struct value *token CLEANUP_VALUE = migration_get(m, "token");
+	struct peer *peer = peer_new(token);
+
+	peer->migration = m;
+	return peer;
+}
+
 struct peer *peer_free(struct peer *peer)
 {
 	if (!peer)
@@ -66,25 +77,36 @@ struct peer *peer_free(struct peer *peer)
 	return NULL;
 }
 
+static int call(struct peer *peer, const char *verb, const struct value *params,
+	uint64_t deadline_usec, struct cancel *cancel, struct value **ret_result,
+	struct fault *fault)
+{
+	char *method CLEANUP_FREE = xasprintf("Peer.%s", verb);
+	int r = INJECT_WAIT(cancel, fault, "peer.call.%s.before", verb);
+
+	if (r == 0)
+		r = client_call(
+			peer->client, method, params, deadline_usec, cancel, ret_result, fault);
+	if (r < 0 || (r = INJECT_WAIT(cancel, fault, "peer.call.%s.after", verb)) == 0)
+		return r;
+	*ret_result = value_free(*ret_result); /* The answer was lost. */
+	return r;
+}
+
 int peer_call(struct peer *peer, const char *verb, const char *migration, struct value *args,
 	uint64_t timeout_usec, struct cancel *cancel, struct value **ret_result,
 	struct fault *fault)
 {
 	struct value *owned CLEANUP_VALUE = args;
 	struct value *params CLEANUP_VALUE = value_new_array();
-	char *method CLEANUP_FREE = xasprintf("Peer.%s", verb);
 
 	value_append_string(params, peer->session);
 	value_append_string(params, migration);
 	for (size_t i = 0; owned && i < owned->array.n_items; i++)
 		value_append(params, value_copy(owned->array.items[i]));
-	uint64_t deadline = clock_deadline(timeout_usec);
-	int r = INJECT_WAIT(cancel, fault, "peer.call.%s.before", verb);
-	if (r == 0)
-		r = client_call(peer->client, method, params, deadline, cancel, ret_result, fault);
-	if (r < 0 || (r = INJECT_WAIT(cancel, fault, "peer.call.%s.after", verb)) == 0)
-		return r;
-	*ret_result = value_free(*ret_result); /* The answer was lost. */
+	int r = call(peer, verb, params, clock_deadline(timeout_usec), cancel, ret_result, fault);
+	if (peer->migration && r != -ECANCELED)
+		attention_note_peer(peer->migration, !peer_is_unreachable(r));
 	return r;
 }
 
@@ -129,7 +151,13 @@ int peer_call_patiently(struct peer *peer, const char *verb, const char *migrati
 			return r;
 		log_warn("MIG-PEER-RETRY", "migration=%s peer=%s call=%s error=%s", migration,
 			peer->url, verb, busy ? "busy" : strerror(-r));
-		r = cancel_sleep(cancel, pause);
+		r = peer->migration ? attention_pause(peer->migration, cancel, pause)
+				    : cancel_sleep(cancel, pause);
+		if (r > 0) {
+			heard = clock_now_usec();
+			pause = FIRST_PAUSE_USEC;
+			continue;
+		}
 		if (r < 0)
 			return fault_text(fault, r, "cancelled while waiting for %s", peer->url);
 		pause = MIN(pause * 2, MAX_PAUSE_USEC);

@@ -15,6 +15,9 @@ struct peer;
 
 /* token is borrowed for the call. One peer belongs to one thread. */
 struct peer *peer_new(const struct value *token);
+/* The destination of a migration that this host sends, which outlives it: what is heard of it, or
+ * is not, is noted there, and an operator can shorten the pauses of peer_call_patiently. */
+struct peer *peer_of(struct migration *migration);
 struct peer *peer_free(struct peer *peer);
 
 /* One call: Peer.<verb>(session, migration, args...). args: array or NULL, taken over. Results as

@@ -42,8 +42,7 @@ static void *pulse_main(void *arg)
 {
 	struct pulse *pulse = arg;
 	struct migration *m = pulse->migration;
-	struct value *token CLEANUP_VALUE = migration_get(m, "token");
-	struct peer *peer CLEANUP_PEER = peer_new(token);
+	struct peer *peer CLEANUP_PEER = peer_of(m);
 	struct report_measure measure = {0};
 	uint64_t next_heartbeat = clock_deadline(m->params->heartbeat_usec);
 

@@ -22,6 +22,43 @@ static char *find_object(struct migration *m)
 	return ref;
 }
 
+static int64_t silent_since(struct migration *m)
+{
+	SCOPE_LOCK(&m->lock);
+	return fsm_is_final(m->state) ? 0 : m->silent_since;
+}
+
+static void add_attention(struct migration *m, struct value *fields)
+{
+	char *doubt CLEANUP_FREE = migration_get_string(m, "doubt");
+	struct value *resolved CLEANUP_VALUE = migration_get(m, "resolved");
+
+	value_set(fields, "peer_silent_since", value_new_datetime(silent_since(m)));
+	value_set_bool(fields, "in_doubt", doubt && *doubt);
+	value_set_string(fields, "doubt", doubt ? doubt : "");
+	if (resolved)
+		value_set(fields, "resolved", TAKE_PTR(resolved));
+}
+
+static void store_fields(struct migration *m, const struct value *fields)
+{
+	char *ref CLEANUP_FREE = find_object(m);
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+
+	if (!ref || object_set_fields(m->params->storage->pool, CLASS, ref, fields, &fault) == 0)
+		return;
+	char *text CLEANUP_FREE = fault_describe(&fault);
+	log_warn("MIG-REPORT", "migration=%s error=%s", m->uuid, text);
+}
+
+void report_attention(struct migration *m)
+{
+	struct value *fields CLEANUP_VALUE = value_new_struct();
+
+	add_attention(m, fields);
+	store_fields(m, fields);
+}
+
 int report_begin(struct migration *m, struct fault *fault)
 {
 	struct value *fields CLEANUP_VALUE = value_new_struct();
@@ -45,6 +82,8 @@ int report_begin(struct migration *m, struct fault *fault)
 	value_set(fields, "started", value_new_datetime(clock_wall_sec()));
 	value_set_int(fields, "eta", -1);
 	value_set_bool(fields, "live", live_is_wanted(m));
+	value_set_string(fields, "host", m->params->storage->host_ref);
+	add_attention(m, fields);
 	return object_create(m->params->storage->pool, CLASS, fields, &ref, fault);
 }
 
@@ -96,17 +135,22 @@ void report_state(struct migration *m)
 	struct value *fields CLEANUP_VALUE = value_new_struct();
 	struct value *error CLEANUP_VALUE = migration_get(m, "error");
 	struct value *pause CLEANUP_VALUE = migration_get(m, "pause");
-	char *ref CLEANUP_FREE = find_object(m);
+	struct value *cancelled_at CLEANUP_VALUE = migration_get(m, "cancelled_at");
 	char *who CLEANUP_FREE = migration_get_string(m, "cancelled_by");
+	char *in CLEANUP_FREE = migration_get_string(m, "cancelled_in");
 	char *there CLEANUP_FREE = migration_get_string(m, "vm_there");
 	char *vm CLEANUP_FREE = m->role == ROLE_RECEIVER ? migration_get_string(m, "vm") : NULL;
-	struct fault fault CLEANUP_FAULT = FAULT_INIT;
 
 	value_set_string(fields, "state", migration_state_name(state));
+	add_attention(m, fields);
 	if (vm && object_exists(pool, "VM", vm))
 		value_set_string(fields, "VM", vm);
 	if (who)
 		value_set_string(fields, "cancelled_by", who);
+	if (who && in)
+		value_set_string(fields, "cancelled_in", in);
+	if (who && cancelled_at)
+		value_set(fields, "cancelled_at", value_new_datetime(cancelled_at->integer));
 	if (error)
 		value_set(fields, "error_info", TAKE_PTR(error));
 	if (pause)
@@ -118,10 +162,7 @@ void report_state(struct migration *m)
 	}
 	if (state == STATE_DONE)
 		value_set(fields, "progress", value_new_double(1.0));
-	if (ref && object_set_fields(pool, CLASS, ref, fields, &fault) < 0) {
-		char *text CLEANUP_FREE = fault_describe(&fault);
-		log_warn("MIG-REPORT", "migration=%s error=%s", m->uuid, text);
-	}
+	store_fields(m, fields);
 	if (m->role != ROLE_SENDER)
 		return;
 	struct value *entries = value_new_struct();

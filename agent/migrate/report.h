@@ -11,6 +11,8 @@
 int report_begin(struct migration *migration, struct fault *fault);
 /* Shows the state, and at the end the outcome. */
 void report_state(struct migration *migration);
+/* Shows what attention.h says. */
+void report_attention(struct migration *migration);
 /* Sender: bytes, rate, ETA. `previous` carries the last measure from call to call; zero at first.
  */
 struct report_measure {

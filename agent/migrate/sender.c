@@ -3,6 +3,7 @@
  * returns the event that ends the state, or STAY when the daemon stops. */
 #include "agent/migrate/sender.h"
 
+#include "agent/migrate/attention.h"
 #include "agent/migrate/converge.h"
 #include "agent/migrate/handover.h"
 #include "agent/migrate/peer.h"
@@ -23,7 +24,7 @@
 
 #define PREPARE_TIMEOUT_USEC (60 * USEC_PER_SEC)
 #define COMMIT_TIMEOUT_USEC  (60 * USEC_PER_SEC)
-#define COMMIT_STOP_USEC     (10 * USEC_PER_SEC)
+#define COMMIT_LAST_USEC     (10 * USEC_PER_SEC)
 #define ABORT_TIMEOUT_USEC   (5 * USEC_PER_SEC)
 #define FIRST_PAUSE_USEC     (200 * USEC_PER_MSEC)
 #define MAX_PAUSE_USEC       (10 * USEC_PER_SEC)
@@ -166,39 +167,107 @@ static void keep_refusal(struct migration *m, const struct value *result)
 	migration_set_error(m, &refusal);
 }
 
-/* Asks until the destination's database has answered: nothing else may decide. */
+/* The destination's word, if this result has it. It counts, whatever was assumed meanwhile. */
+static bool take_decision(
+	struct migration *m, const struct value *result, enum migration_event *ret_event)
+{
+	const char *decision = value_find_string(result, "decision", "");
+	bool committed = strcmp(decision, "committed") == 0;
+
+	if (!committed && strcmp(decision, "aborted") != 0)
+		return false;
+	if (committed) {
+		handover_measure(m, result);
+		m->quiet = false;
+		migration_set(
+			m, "vm_there", value_new_string(value_find_string(result, "vm", REF_NULL)));
+	} else {
+		keep_refusal(m, result);
+	}
+	attention_peer_said(m, committed);
+	migration_unset(m, "doubt");
+	*ret_event = committed ? EVENT_COMMITTED : EVENT_REFUSED;
+	return true;
+}
+
+/* The operator's word stands for the destination's. */
+static enum migration_event take_assumption(struct migration *m, bool committed)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+
+	m->quiet = false;
+	attention_assume(m);
+	if (committed) {
+		migration_set(m, "vm_there", value_new_string(REF_NULL));
+		return EVENT_ASSUMED_COMMITTED;
+	}
+	fault_text(&fault, -ECANCELED,
+		"migration %s was in doubt, and an operator said that the destination does not own "
+		"the VM: it is at the source as before; make sure that it never runs at the "
+		"destination too",
+		m->uuid);
+	migration_set_error(m, &fault);
+	return EVENT_ASSUMED_ABORTED;
+}
+
+static void doubt(struct migration *m, const struct fault *why)
+{
+	char *text CLEANUP_FREE = fault_describe(why);
+	char *vm CLEANUP_FREE = migration_get_string(m, "vm_uuid");
+	char *said CLEANUP_FREE = xasprintf(
+		"the commit was asked for, and the destination does not answer: whether VM %s "
+		"belongs to it is not known here. Until it is, the VM stays locked%s, and the "
+		"destination is asked again. Bring it back; if it is lost for good, see `ferry "
+		"migration resolve`",
+		vm, live_is_wanted(m) ? " and its guest paused" : "");
+
+	log_warn("MIG-IN-DOUBT", "migration=%s commit asked, not answered: %s", m->uuid, text);
+	m->quiet = false;
+	attention_set_doubt(m, said);
+}
+
+/* One question. A guest is paused: even a daemon that stops asks once; and the operator's word
+ * counts only when the destination is silent to a last one. */
+static int ask_for_commit(struct migration *m, struct peer *peer, bool first,
+	struct value **ret_result, struct fault *fault)
+{
+	bool urgent = m->live && first;
+	bool resolved = attention_resolved(m) >= 0;
+
+	return peer_call(peer, "commit", m->uuid, NULL,
+		urgent || resolved ? COMMIT_LAST_USEC : COMMIT_TIMEOUT_USEC,
+		urgent     ? NULL
+		: resolved ? m->stop
+			   : m->resolve,
+		ret_result, fault);
+}
+
+/* Asks until the destination's database has answered: nothing else may decide, but an operator who
+ * has looked at it. */
 static enum migration_event run_committing(
 	struct migration *m, struct peer *peer, struct fault *fault)
 {
 	uint64_t pause = FIRST_PAUSE_USEC;
+	enum migration_event event;
 
 	if (m->live)
 		m->live->times.asked = clock_now_usec();
-	for (;;) {
+	for (bool first = true;; first = false) {
 		struct value *result CLEANUP_VALUE = NULL;
-		/* A guest is paused: even a daemon that stops asks once. */
-		bool urgent = m->live && pause == FIRST_PAUSE_USEC;
-		int r = peer_call(peer, "commit", m->uuid, NULL,
-			urgent ? COMMIT_STOP_USEC : COMMIT_TIMEOUT_USEC, urgent ? NULL : m->stop,
-			&result, fault);
-		const char *decision = r == 0 ? value_find_string(result, "decision", "") : "";
-		if (strcmp(decision, "committed") == 0) {
-			handover_measure(m, result);
-			m->quiet = false;
-			migration_set(m, "vm_there",
-				value_new_string(value_find_string(result, "vm", REF_NULL)));
-			return EVENT_COMMITTED;
-		}
-		if (strcmp(decision, "aborted") == 0) {
-			keep_refusal(m, result);
-			return EVENT_REFUSED;
-		}
-		char *text CLEANUP_FREE = fault_describe(fault);
-		log_warn("MIG-IN-DOUBT", "migration=%s commit asked, not answered: %s", m->uuid,
-			text);
-		if (cancel_sleep(m->stop, pause) < 0)
+		int assumed = attention_resolved(m);
+		int r = ask_for_commit(m, peer, first, &result, fault);
+		if (r == 0 && take_decision(m, result, &event))
+			return event;
+		if (cancel_is_requested(m->stop))
 			return STAY;
-		pause = MIN(pause * 2, MAX_PAUSE_USEC);
+		if (assumed >= 0)
+			return take_assumption(m, assumed);
+		if (r != -ECANCELED)
+			doubt(m, fault);
+		r = attention_pause(m, m->resolve, r == -ECANCELED ? 0 : pause);
+		if (cancel_is_requested(m->stop))
+			return STAY;
+		pause = r > 0 ? FIRST_PAUSE_USEC : MIN(pause * 2, MAX_PAUSE_USEC);
 	}
 }
 
@@ -214,7 +283,7 @@ static int insist(struct migration *m, int (*act)(struct migration *m, struct fa
 			return 0;
 		char *text CLEANUP_FREE = fault_describe(fault);
 		log_error("MIG-SOURCE-RETRY", "migration=%s %s failed: %s", m->uuid, what, text);
-		if (cancel_sleep(m->stop, pause) < 0)
+		if (attention_pause(m, m->stop, pause) < 0)
 			return -ECANCELED;
 		pause = MIN(pause * 2, MAX_PAUSE_USEC);
 	}
@@ -229,6 +298,31 @@ static int end_guest(struct migration *m, struct fault *fault)
 	live_close(m);
 	int r = guests_end(m->params->guests, vm, vm_uuid, fault);
 	return r < 0 ? r : live_forget_gone(m, fault);
+}
+
+/* It was assumed that the destination has committed: asks until it says so, or somebody says that
+ * it is gone for ever. One that has not decided yet commits now, and what was assumed is true.
+ * -ECANCELED when the daemon stops. */
+static int confirm(struct migration *m, struct peer *peer)
+{
+	uint64_t pause = FIRST_PAUSE_USEC;
+
+	/* Whoever waits for the VM need not wait for that. */
+	cancel_request(m->ended, "assumed");
+	while (!m->forgotten) {
+		struct value *result CLEANUP_VALUE = NULL;
+		int r = peer_call(
+			peer, "commit", m->uuid, NULL, COMMIT_TIMEOUT_USEC, m->stop, &result, NULL);
+		const char *decision = r == 0 ? value_find_string(result, "decision", "") : "";
+		if (*decision) {
+			attention_peer_said(m, strcmp(decision, "committed") == 0);
+			return 0;
+		}
+		if (attention_pause(m, m->stop, pause) < 0)
+			return -ECANCELED;
+		pause = MIN(pause * 2, MAX_PAUSE_USEC);
+	}
+	return 0;
 }
 
 static enum migration_event run_finishing(
@@ -246,6 +340,8 @@ static enum migration_event run_finishing(
 				   "the VM is at the destination; removing it from the source",
 				   fault);
 	if (r < 0)
+		return STAY;
+	if (attention_is_assumed(m) && confirm(m, peer) < 0)
 		return STAY;
 	/* A courtesy: the receiver finishes by itself when it hears nothing. */
 	r = peer_call_patiently(peer, "finish", m->uuid, NULL, ABORT_TIMEOUT_USEC,
@@ -273,7 +369,7 @@ static int give_back(struct migration *m, struct peer *peer, struct fault *fault
 	while (live_is_wanted(m) && handover_give_back(m, peer, fault) < 0) {
 		char *text CLEANUP_FREE = fault_describe(fault);
 		log_error("MIG-GIVE-BACK", "migration=%s error=%s", m->uuid, text);
-		if (cancel_sleep(m->stop, pause) < 0)
+		if (attention_pause(m, m->stop, pause) < 0)
 			return -ECANCELED;
 		pause = MIN(pause * 2, MAX_PAUSE_USEC);
 	}
@@ -287,6 +383,22 @@ static bool must_be_told(struct migration *m)
 	struct value *sealing CLEANUP_VALUE = migration_get(m, "sealing");
 
 	return sealing && sealing->type == VALUE_BOOL && sealing->boolean && !m->forgotten;
+}
+
+/* One who assumed that it is aborted, and hears that it is committed, has two owners of the VM. The
+ * destination need not wait for more questions about it. */
+static void hear_of_abort(struct migration *m, struct peer *peer, const struct value *result)
+{
+	const char *decision = value_find_string(result, "decision", "");
+	bool committed = strcmp(decision, "committed") == 0;
+	struct value *ignored CLEANUP_VALUE = NULL;
+
+	if (!*decision)
+		return;
+	attention_peer_said(m, committed);
+	if (committed)
+		peer_call(
+			peer, "finish", m->uuid, NULL, ABORT_TIMEOUT_USEC, m->stop, &ignored, NULL);
 }
 
 static enum migration_event run_aborting(
@@ -305,12 +417,14 @@ static enum migration_event run_aborting(
 			value_new_array(), reason ? reason : "the sender failed");
 		int r = peer_call(
 			peer, "abort", m->uuid, args, ABORT_TIMEOUT_USEC, m->stop, &result, fault);
-		if (is_told(r, fault))
+		if (is_told(r, fault)) {
+			hear_of_abort(m, peer, result);
 			break;
+		}
 		/* Whoever waits need not wait for a peer that is gone. */
 		cancel_request(m->ended, "aborted here");
 		log_warn("MIG-ABORT-RETRY", "migration=%s error=%s", m->uuid, strerror(-r));
-		if (cancel_sleep(m->stop, pause) < 0)
+		if (attention_pause(m, m->stop, pause) < 0)
 			return STAY;
 		pause = MIN(pause * 2, MAX_PAUSE_USEC);
 	} while (!m->forgotten && (clock_now_usec() < give_up || must_be_told(m)));
@@ -367,8 +481,7 @@ static void release_guest(struct migration *m)
 
 void sender_run(struct migration *m)
 {
-	struct value *token CLEANUP_VALUE = migration_get(m, "token");
-	struct peer *peer CLEANUP_PEER = peer_new(token);
+	struct peer *peer CLEANUP_PEER = peer_of(m);
 
 	while (!fsm_is_final(migration_state(m))) {
 		struct fault fault CLEANUP_FAULT = FAULT_INIT;

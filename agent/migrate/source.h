@@ -11,7 +11,8 @@
 int source_lock(struct migration *migration, struct fault *fault);
 /* Takes the marks away. */
 int source_unlock(struct migration *migration, struct fault *fault);
-/* Removes VM, devices, metrics and disks with their files: only after the commit. */
+/* Removes VM, devices, metrics and disks with their files: only after the commit. The disks stay
+ * when the commit was assumed (attention.h). */
 int source_forget(struct migration *migration, struct fault *fault);
 
 #endif

@@ -139,6 +139,7 @@ static int recover_one(
 		r = report_begin(m, fault);
 	if (r < 0)
 		return r;
+	report_attention(m);
 	if (m->role == ROLE_RECEIVER)
 		clear_up(m);
 	if (over) {
@@ -372,7 +373,8 @@ static int outcome(struct migration *m, const char *task, char **ret_vm_ref, str
 {
 	enum migration_state state = migration_state(m);
 
-	if (state == STATE_DONE) {
+	/* FINISHING: an operator said that it is there, and it is no longer waited for. */
+	if (state == STATE_DONE || (state == STATE_FINISHING && cancel_is_requested(m->ended))) {
 		*ret_vm_ref = migration_get_string(m, "vm_there");
 		return 0;
 	}
@@ -484,8 +486,7 @@ static int too_late(struct supervisor *supervisor, struct migration *m, struct f
 	return fault_set(fault, -EALREADY, "OPERATION_NOT_ALLOWED", text, NULL);
 }
 
-/* It is not under way here: UUID_INVALID, or that it has ended. */
-static int not_under_way(struct supervisor *supervisor, const char *uuid, struct fault *fault)
+int supervisor_not_under_way(struct supervisor *supervisor, const char *uuid, struct fault *fault)
 {
 	char *ref CLEANUP_FREE = NULL;
 
@@ -497,33 +498,13 @@ static int not_under_way(struct supervisor *supervisor, const char *uuid, struct
 	return fault_set(fault, -EALREADY, "OPERATION_NOT_ALLOWED", text, NULL);
 }
 
-int supervisor_forget(struct supervisor *supervisor, const char *uuid, struct fault *fault)
-{
-	struct migration *m CLEANUP_MIGRATION = registry_find(&supervisor->registry, uuid);
-
-	if (!m)
-		return not_under_way(supervisor, uuid, fault);
-	if (m->role != ROLE_SENDER || migration_state(m) != STATE_ABORTING)
-		return fault_set(fault, -EPERM, "OPERATION_NOT_ALLOWED",
-			"only a migration that this host sent and has aborted can be forgotten; "
-			"cancel it first",
-			NULL);
-	m->forgotten = true;
-	log_warn("MIG-FORGOTTEN",
-		"migration=%s the destination is not told of the abort any more: what it has of "
-		"the "
-		"VM stays there until the migration is cancelled there",
-		uuid);
-	return 0;
-}
-
 int supervisor_set_bandwidth(struct supervisor *supervisor, const char *uuid,
 	uint64_t bytes_per_sec, struct fault *fault)
 {
 	struct migration *m CLEANUP_MIGRATION = registry_find(&supervisor->registry, uuid);
 
 	if (!m)
-		return not_under_way(supervisor, uuid, fault);
+		return supervisor_not_under_way(supervisor, uuid, fault);
 	if (m->role != ROLE_SENDER)
 		return fault_set(fault, -EPERM, "OPERATION_NOT_ALLOWED",
 			"this host receives the migration; its sender has the limit", NULL);
@@ -541,7 +522,7 @@ int supervisor_cancel(
 
 	if (m)
 		return migration_request_cancel(m, who) ? 0 : too_late(supervisor, m, fault);
-	return not_under_way(supervisor, uuid, fault);
+	return supervisor_not_under_way(supervisor, uuid, fault);
 }
 
 int supervisor_move_vdi(struct supervisor *supervisor, const char *vdi, const char *sr,

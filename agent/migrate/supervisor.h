@@ -98,9 +98,22 @@ int supervisor_move_vdi(struct supervisor *supervisor, const char *vdi, const ch
 int supervisor_cancel(
 	struct supervisor *supervisor, const char *uuid, const char *who, struct fault *fault);
 
-/* The destination of migration `uuid`, which this host has aborted, is gone for ever: it is no
- * longer told so. UUID_INVALID, OPERATION_NOT_ALLOWED when it is not a sender in ABORTING. */
+/* The destination of migration `uuid`, which this host has aborted (or of which an operator said
+ * that it is committed), is gone for ever: it is no longer told so. UUID_INVALID,
+ * OPERATION_NOT_ALLOWED in any other state. */
 int supervisor_forget(struct supervisor *supervisor, const char *uuid, struct fault *fault);
+
+/* An operator who has looked at the destination says what it decided about migration `uuid`: only
+ * for a sender in COMMITTING that is in doubt, else OPERATION_NOT_ALLOWED with the truth. Wrong, it
+ * makes two runners of one VM, or none. Stored before it is acted upon; the destination is asked
+ * once more before. */
+int supervisor_resolve(struct supervisor *supervisor, const char *uuid, bool committed,
+	const char *who, struct fault *fault);
+
+/* Migration `uuid`, which this host sends, tries again now what it waits to try again.
+ * UUID_INVALID, OPERATION_NOT_ALLOWED. */
+int supervisor_resume(
+	struct supervisor *supervisor, const char *uuid, const char *who, struct fault *fault);
 
 /* Bytes a second for migration `uuid`, which this host sends, from now on; 0: unlimited. It holds
  * over a restart. UUID_INVALID, OPERATION_NOT_ALLOWED when it has ended or is received here. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the files of the supervisor share: supervisor.c (life, senders), supervisor_peer.c (Peer
- * calls), supervisor_session.c (what authorises them), keeper.c (the thread that looks after
- * receivers). */
+ * calls), supervisor_operator.c (what an operator says), supervisor_session.c (what authorises
+ * them), keeper.c (the thread that looks after receivers). */
 #ifndef FERRY_AGENT_MIGRATE_SUPERVISOR_INTERNAL_H
 #define FERRY_AGENT_MIGRATE_SUPERVISOR_INTERNAL_H
 
@@ -23,6 +23,9 @@ struct supervisor {
 
 /* A final migration leaves registry and agent.db; its `migration` object stays as history. */
 void supervisor_retire(struct supervisor *supervisor, struct migration *migration);
+
+/* It is not under way here: UUID_INVALID, or that it has ended. */
+int supervisor_not_under_way(struct supervisor *supervisor, const char *uuid, struct fault *fault);
 
 /* Whether it is a session of host.migrate_receive: SESSION_INVALID, RBAC_PERMISSION_DENIED. */
 int supervisor_session_check(

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/migrate/transfer.h"
 
+#include "agent/migrate/attention.h"
 #include "agent/migrate/image_source.h"
 #include "agent/migrate/live.h"
 #include "agent/migrate/pulse.h"
@@ -148,7 +149,7 @@ static int copy_disk(struct migration *m, struct peer *peer, unsigned disk,
 		last_left = left;
 		if (fruitless > MAX_FRUITLESS)
 			break;
-		r = cancel_sleep(m->cancel, fruitless * 500 * USEC_PER_MSEC);
+		r = attention_pause(m, m->cancel, fruitless * 500 * USEC_PER_MSEC);
 		if (r < 0)
 			break;
 	}

@@ -129,8 +129,7 @@ static void *verifier_main(void *arg)
 {
 	struct verifier *verifier = arg;
 	struct migration *m = verifier->migration;
-	struct value *token CLEANUP_VALUE = migration_get(m, "token");
-	struct peer *peer CLEANUP_PEER = peer_new(token);
+	struct peer *peer CLEANUP_PEER = peer_of(m);
 	uint64_t n_spans = digest_n_spans(verifier->size_bytes);
 
 	while (verifier->n_equal < n_spans) {

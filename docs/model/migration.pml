@@ -13,6 +13,9 @@
  * -DFAULTS=sum what fails beside agents and network: 1 states that cannot be stored, 2 a cancel at
  *              the destination, 4 QEMU at the source, 8 QEMU at the destination, 16 the watchdog;
  *              by default all
+ * -DRESOLVE=n  an operator says what was decided about a sender in COMMITTING: 1 what is true (that it
+ *              is aborted only once the destination has stored so); 2 also, wrongly, that it is
+ *              aborted; 3 also, wrongly, that it is committed; by default nothing
  * -DONLY=n     one law alone, by its number in the README
  * -DMUTATION=n a law is broken on purpose, which spin must find; tests/model/check.py names them
  */
@@ -45,6 +48,9 @@ mtype:dog = { NO_DOG, ARMED, ACTING, KILLED }
 #endif
 #define IS_LAW(number) (ONLY == 0 || ONLY == number)
 #define LAW(number, holds) assert(!IS_LAW(number) || (holds))
+#ifndef RESOLVE
+#define RESOLVE 0
+#endif
 #ifndef MAX_LATE
 #define MAX_LATE 7
 #endif
@@ -69,6 +75,9 @@ mtype:decision dec = UNDECIDED;
 bool cancel_asked;       /* at the source */
 bool cancel_asked_there; /* at the destination */
 bool has_disks_there;
+/* What an operator said about a sender in doubt, and whether that was acted upon. */
+mtype:word said = SILENCE;
+bool is_assumed;
 
 /* --- What runs ---------------------------------------------------------------------------------*/
 mtype:move q_move = (LIVE -> NONE : GONE);
@@ -417,7 +426,7 @@ handover_failed:
 			fi
 		}
 
-	/* run_committing: asks until it is answered. */
+	/* run_committing: asks until it is answered; an operator's word counts when it is not. */
 	:: sdb == COMMITTING ->
 		SEND(COMMIT_CALL);
 		if
@@ -431,8 +440,13 @@ handover_failed:
 		:: atomic { IS_LATE(COMMIT_CALL) ->
 			LEAVE(COMMIT_CALL);
 			if
-			:: (IS_BROKEN(1) && cancel_asked) || IS_BROKEN(2) -> sdb = ABORTING
-			:: !IS_BROKEN(1) && !IS_BROKEN(2) -> skip
+			:: said == IS_COMMITTED ->
+				is_assumed = true;
+				S_POST(COMMITTING, ASSUMED_COMMITTED, FINISHING)
+			:: said == IS_ABORTED -> S_POST(COMMITTING, ASSUMED_ABORTED, ABORTING)
+			:: said == SILENCE && ((IS_BROKEN(1) && cancel_asked) || IS_BROKEN(2)) ->
+				sdb = ABORTING
+			:: said == SILENCE && !IS_BROKEN(1) && !IS_BROKEN(2) -> skip
 			fi;
 			goto again }
 		fi
@@ -440,6 +454,22 @@ handover_failed:
 	/* run_finishing */
 	:: sdb == FINISHING ->
 		d_step { q_runs = false; q_move = GONE; at_switch = false };
+confirming:
+		if
+		:: is_assumed ->
+			SEND(COMMIT_CALL);
+			if
+			:: atomic { answer == IS_COMMITTED || answer == IS_ABORTED -> HEARD }
+			:: atomic { answer == REFUSED -> HEARD; goto confirming }
+			:: atomic { IS_LATE(COMMIT_CALL) ->
+				LEAVE(COMMIT_CALL);
+				if
+				:: goto confirming
+				:: !calm -> skip /* forgotten */
+				fi }
+			fi
+		:: else
+		fi;
 finishing:
 		SEND(FINISH);
 		if
@@ -808,6 +838,12 @@ active proctype world()
 	:: r_dies!0
 	:: d_step { stream -> stream = false }
 	:: d_step { !cancel_asked && IS_CANCELLABLE -> cancel_asked = true }
+	:: d_step { RESOLVE > 0 && sdb == COMMITTING && said == SILENCE && dec == COMMIT ->
+		said = IS_COMMITTED }
+	:: d_step { RESOLVE > 0 && sdb == COMMITTING && said == SILENCE && dec == ABORT ->
+		said = IS_ABORTED }
+	:: d_step { RESOLVE == 2 && sdb == COMMITTING && said == SILENCE -> said = IS_ABORTED }
+	:: d_step { RESOLVE == 3 && sdb == COMMITTING && said == SILENCE -> said = IS_COMMITTED }
 	:: d_step { HAS_FAULT(2) && !cancel_asked_there && rdb != ABSENT -> cancel_asked_there = true }
 	:: d_step { HAS_FAULT(4) && LIVE && Q_LIVES -> q_runs = false; q_move = GONE; stream = false }
 	:: d_step { HAS_FAULT(8) && !IS_FINAL(sdb) && QEMU_THERE_LIVES -> there = DEAD; stream = false }

@@ -247,6 +247,22 @@ class Pool:
             self.host = self.session.pool.get_all_records().popitem()[1]["master"]
         return self
 
+    def ferry(self, *args):
+        """The command line, against this pool; it has no terminal."""
+        config = self.path("ferry.conf")
+        with open(os.open(config, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w",
+                  encoding="utf-8") as file:
+            file.write(f"[server pool]\nurl = {self.url}\nuser = root\npassword = {PASSWORD}\n"
+                       f"ca_file = {self.path('state', 'tls.crt')}\n")
+        return subprocess.run(
+            [os.path.join(BIN, "ferry"), "--config", config, "--server", "pool", *args],
+            check=False, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL,
+            start_new_session=True)
+
+    def log(self):
+        with open(self.path("log"), encoding="utf-8", errors="replace") as file:
+            return file.read()
+
     # --- pools of several hosts ---
 
     def join(self, coordinator):

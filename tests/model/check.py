@@ -26,9 +26,11 @@ CONFIGURATIONS = {
     "late and repeated requests": ["-DFAULTS=0"],
     "QEMU dies": ["-DFAULTS=12", "-DMAX_LATE=0"],
     "stores fail, the watchdog dies": ["-DFAULTS=17", "-DMAX_LATE=0"],
-    "cancels on both sides": ["-DFAULTS=2", "-DMAX_LATE=0"],
+    "cancels on both sides, and an operator who says what is true":
+        ["-DFAULTS=2", "-DMAX_LATE=0", "-DRESOLVE=1"],
+    "a halted VM, and that operator": ["-DHALTED", "-DFAULTS=2", "-DMAX_LATE=1", "-DRESOLVE=1"],
 }
-LONG_CONFIGURATIONS = {"everything": []}
+LONG_CONFIGURATIONS = {"everything": ["-DRESOLVE=1"]}
 
 # What is broken, the law that must not hold then (0: LIVENESS), and the name of the law.
 MUTATIONS = [
@@ -133,6 +135,22 @@ class SelfTest(unittest.TestCase):
                 search = Search(*options, liveness=law == 0)
                 self.assertEqual(search.verdict, "broken", search.output)
                 self.assertIn("assertion violated" if law else "acceptance cycle", search.output)
+
+
+class Operator(unittest.TestCase):
+    """What `ferry migration resolve` can do when it is used wrongly."""
+
+    OPTIONS = ["-DFAULTS=0", "-DMAX_LATE=0"]
+
+    def verdict(self, resolve, law):
+        return Search(*self.OPTIONS, f"-DRESOLVE={resolve}", f"-DONLY={law}").verdict
+
+    def test_aborted_said_wrongly_makes_two_runners(self):
+        self.assertEqual(self.verdict(2, 1), "broken")
+
+    def test_committed_said_wrongly_makes_no_two_runners_but_may_leave_none(self):
+        self.assertEqual(self.verdict(3, 1), "holds")
+        self.assertEqual(self.verdict(3, 5), "broken")
 
 
 class Table(unittest.TestCase):
