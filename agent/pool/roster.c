@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/pool/roster.h"
 
+#include "agent/pool/host_moves.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -155,6 +156,8 @@ void roster_heard(
 	value_set_int(fields, "memory_free", memory_free);
 	value_set(fields, "last_updated", value_new_datetime(clock_wall_sec()));
 	store_or_log(roster, host, fields);
+	if (is_news)
+		host_moves_trust(roster->pool, host);
 }
 
 /* One that has just fallen silent; the caller frees it. NULL: none. */
@@ -186,6 +189,7 @@ static void *watch_main(void *arg)
 			log_warn("HOST_SILENT", "host=%s seconds=%d", host,
 				(int)(ROSTER_SILENT_USEC / USEC_PER_SEC));
 			store_or_log(roster, host, fields);
+			host_moves_doubt(roster->pool, host);
 			free(host);
 		}
 	}

@@ -357,12 +357,22 @@ class Working(Base):
         b.session = Session(a.url, "root", PASSWORD)
         self.arrived(a, c, task, before)
 
-    def test_a_migration_of_a_member_outlives_a_restart_of_the_member(self):
+    def test_a_migration_of_a_member_is_in_doubt_until_the_member_is_back(self):
+        """Dead for longer than the coordinator takes to see it."""
         a, b = self.two()
         c = self.enterContext(Pool("C"))
         task, before = self.slow_move(a, b, c)
+        (_, record), = a.session.migration.get_all_records().items()
+        self.assertEqual((record["host"], record["in_doubt"]), (b.host, False))
         b.kill()
+
+        def doubted():
+            (_, now), = a.session.migration.get_all_records().items()
+            return now["doubt"] if now["in_doubt"] else None
+        self.assertIn("host-B", wait_for("it is in doubt", doubted, LIVE))
+        self.assertIn("HOST_MOVE_IN_DOUBT", a.log())
         b.start()
+        wait_for("it is not in doubt", lambda: not doubted(), LIVE)
         self.arrived(a, c, task, before)
 
     def test_three_hosts_work_at_once(self):
