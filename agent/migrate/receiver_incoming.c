@@ -36,7 +36,9 @@ static int open_door(
 {
 	char *door CLEANUP_FREE = xasprintf("%s/%s", m->uuid, GUEST_MEMORY);
 	char *secret CLEANUP_FREE = secret_new(SECRET_LENGTH);
-	int r = tunnel_open_door(m->params->tunnel, door, secret, socket, fault);
+	int r = tunnel_open_door(m->params->tunnel,
+		&(struct tunnel_door){.name = door, .secret = secret, .socket_path = socket},
+		fault);
 
 	if (r < 0)
 		return r;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The sender's end of a link: let in at the peer first, then a local socket for the one who is to
- * speak through it, and a thread that carries. */
+ * speak through it (a listener, or one half of a pair), and a thread that carries. */
 #include "agent/tunnel/preamble.h"
 #include "agent/tunnel/relay.h"
 #include "agent/tunnel/tunnel.h"
@@ -19,6 +19,7 @@ struct tunnel_link {
 	char *door;
 	char *socket_path;
 	int listen_fd;
+	int pair[2]; /* without socket_path: the caller's until it has taken it, and the thread's */
 	struct stream *stream;
 	struct cancel *cut;
 	struct cancel *ended;
@@ -54,8 +55,8 @@ static int await_local(struct tunnel_link *link, int *ret_fd)
 
 static int carry(struct tunnel_link *link)
 {
-	int local_fd CLEANUP_CLOSE = -1;
-	int r = await_local(link, &local_fd);
+	int local_fd CLEANUP_CLOSE = TAKE_FD(link->pair[1]);
+	int r = local_fd < 0 ? await_local(link, &local_fd) : 0;
 
 	/* There is one, and whoever else tries is to see that nobody listens. */
 	cleanup_close(&link->listen_fd);
@@ -118,22 +119,35 @@ static int reach(struct tunnel_link *link, const struct tunnel_link_params *para
 	return preamble_send(link->stream, params->door, params->secret, &limit, fault);
 }
 
+static int make_near_end(
+	struct tunnel_link *link, const struct tunnel_link_params *params, struct fault *fault)
+{
+	const int type = SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK;
+
+	if (!params->socket_path) {
+		int r = socketpair(AF_UNIX, type, 0, link->pair) < 0 ? -errno : 0;
+		return r < 0 ? fault_errno(fault, r, "door %s: a pair of sockets", link->door) : 0;
+	}
+	int r = socket_listen_unix(params->socket_path, &link->listen_fd, fault);
+	if (r == 0)
+		link->socket_path = xstrdup(params->socket_path);
+	return r;
+}
+
 int tunnel_link_open(const struct tunnel_link_params *params, struct cancel *cancel,
 	struct tunnel_link **ret_link, struct fault *fault)
 {
 	struct tunnel_link *link CLEANUP_TUNNEL_LINK = xcalloc(1, sizeof(*link));
 
-	link->listen_fd = -1;
+	link->listen_fd = link->pair[0] = link->pair[1] = -1;
 	link->door = xstrdup(params->door);
 	link->cut = cancel_new();
 	link->ended = cancel_new();
 	int r = reach(link, params, cancel, fault);
 	if (r == 0)
-		r = socket_listen_unix(params->socket_path, &link->listen_fd, fault);
-	if (r < 0)
-		return r;
-	link->socket_path = xstrdup(params->socket_path);
-	r = start(link, fault);
+		r = make_near_end(link, params, fault);
+	if (r == 0)
+		r = start(link, fault);
 	if (r < 0)
 		return r;
 	*ret_link = TAKE_PTR(link);
@@ -150,6 +164,8 @@ struct tunnel_link *tunnel_link_close(struct tunnel_link *link)
 	if (link->socket_path)
 		unlink(link->socket_path);
 	cleanup_close(&link->listen_fd);
+	cleanup_close(&link->pair[0]);
+	cleanup_close(&link->pair[1]);
 	stream_free(link->stream);
 	cancel_free(link->ended);
 	cancel_free(link->cut);
@@ -157,6 +173,11 @@ struct tunnel_link *tunnel_link_close(struct tunnel_link *link)
 	free(link->door);
 	free(link);
 	return NULL;
+}
+
+int tunnel_link_take(struct tunnel_link *link)
+{
+	return TAKE_FD(link->pair[0]);
 }
 
 uint64_t tunnel_link_sent(const struct tunnel_link *link)

@@ -36,7 +36,7 @@ static int refuse(unsigned char answer, const char *name, struct fault *fault)
 			name, VERSION);
 	case PREAMBLE_BUSY:
 		return fault_text(
-			fault, -EBUSY, "door %s: the peer has a link there already", name);
+			fault, -EBUSY, "door %s: it has all the links that the peer allows", name);
 	case PREAMBLE_NOBODY:
 		return fault_text(
 			fault, -ENXIO, "door %s: at the peer nobody listens behind it", name);

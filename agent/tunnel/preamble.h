@@ -26,7 +26,7 @@ struct preamble {
 enum preamble_answer {
 	PREAMBLE_OPEN = 'O',    /* from here on the bytes are the stream's */
 	PREAMBLE_VERSION = 'V', /* another version is spoken here */
-	PREAMBLE_BUSY = 'B',    /* the door has a link */
+	PREAMBLE_BUSY = 'B',    /* the door has all the links that it takes */
 	PREAMBLE_NOBODY = 'N',  /* nobody listens behind it */
 };
 

@@ -31,6 +31,7 @@ struct relay {
 	bool is_deaf; /* the local side takes nothing any more */
 	int error;    /* of the way to the peer */
 	uint64_t linger_usec;
+	uint64_t unread_usec; /* when the peer has to have taken all; 0: it has */
 };
 
 static bool is_empty(const struct flow *flow)
@@ -210,6 +211,29 @@ static short local_events(const struct relay *relay)
 	return (short)((wants_read ? POLLIN : 0) | (is_empty(&relay->down) ? 0 : POLLOUT));
 }
 
+/* Whether the peer has left unread for too long what it is sent. */
+static bool is_unread(struct relay *relay)
+{
+	uint64_t limit = relay->params->unread_usec;
+
+	if (!limit || relay->error || !stream_has_unsent(relay->params->stream)) {
+		relay->unread_usec = 0;
+		return false;
+	}
+	if (!relay->unread_usec)
+		relay->unread_usec = clock_deadline(limit);
+	return relay->unread_usec <= clock_now_usec();
+}
+
+static uint64_t next_deadline(struct relay *relay)
+{
+	if (!relay->up.is_done || !relay->is_deaf)
+		return USEC_FOREVER;
+	if (!relay->linger_usec)
+		relay->linger_usec = clock_deadline(LINGER_USEC);
+	return relay->linger_usec;
+}
+
 static int await_more(struct relay *relay)
 {
 	short peer = peer_events(relay), local = local_events(relay);
@@ -222,17 +246,13 @@ static int await_more(struct relay *relay)
 									 : -1,
 			.events = local},
 	};
-	uint64_t deadline = USEC_FOREVER;
-
-	if (relay->up.is_done && relay->is_deaf) {
-		if (!relay->linger_usec)
-			relay->linger_usec = clock_deadline(LINGER_USEC);
-		deadline = relay->linger_usec;
-	}
+	uint64_t linger = next_deadline(relay);
+	uint64_t deadline = relay->unread_usec ? MIN(relay->unread_usec, linger) : linger;
 	int n = cancel_poll(relay->params->cut, fds, ARRAY_SIZE(fds), deadline);
+
 	if (n < 0)
 		return n;
-	if (n == 0)
+	if (n == 0 && linger <= clock_now_usec())
 		relay->down.is_done = true;
 	if (fds[0].revents & (POLLERR | POLLHUP) && !(peer & POLLIN))
 		mark_broken(relay, -ECONNRESET);
@@ -249,6 +269,8 @@ static int carry(struct relay *relay)
 		/* A flow that never waits must see the cut too. */
 		if (cancel_is_requested(relay->params->cut))
 			return -ECANCELED;
+		if (is_unread(relay))
+			return -ETIMEDOUT;
 		if (has_moved)
 			continue;
 		int r = await_more(relay);

@@ -14,6 +14,9 @@ struct relay_params {
 	struct stream *stream; /* borrowed */
 	int local_fd;          /* borrowed; non-blocking */
 	const struct cancel *cut;
+	/* What the peer is sent and has not read for so long ends the relay, -ETIMEDOUT; 0: never.
+	 * Who reads a little now and then does not escape it. */
+	uint64_t unread_usec;
 	_Atomic uint64_t *n_sent; /* counts bytes from local_fd to the stream; NULL */
 	/* Set as soon as the way to the peer is found broken, while what the peer had sent before
 	 * is still handed on; NULL. */

@@ -110,6 +110,22 @@ static int await_connected(int fd, const struct limit *limit)
 	return -error;
 }
 
+static int connect_tcp(const struct sockaddr_storage *name, socklen_t length,
+	const struct limit *limit, int *ret_fd)
+{
+	int fd CLEANUP_CLOSE =
+		socket(name->ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int r = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (connect(fd, (const struct sockaddr *)name, length) < 0)
+		r = errno == EINPROGRESS ? await_connected(fd, limit) : -errno;
+	if (r == 0)
+		*ret_fd = TAKE_FD(fd);
+	return r;
+}
+
 int socket_connect_tcp(const char *address, uint16_t port, const struct limit *limit, int *ret_fd,
 	struct fault *fault)
 {
@@ -119,24 +135,34 @@ int socket_connect_tcp(const char *address, uint16_t port, const struct limit *l
 
 	if (r < 0)
 		return r;
-	int fd CLEANUP_CLOSE =
-		socket(name.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		r = -errno;
-	else if (connect(fd, (struct sockaddr *)&name, length) < 0)
-		r = errno == EINPROGRESS ? await_connected(fd, limit) : -errno;
+	r = connect_tcp(&name, length, limit, ret_fd);
 	if (r < 0)
 		return fault_errno(fault, r,
 			"cannot connect to the peer's data port, %s port %u (is a firewall between "
 			"the hosts?)",
 			address, (unsigned)port);
-	*ret_fd = TAKE_FD(fd);
 	return 0;
 }
 
 static void set_tcp(int fd, int option, int value)
 {
 	setsockopt(fd, IPPROTO_TCP, option, &value, sizeof(value));
+}
+
+int socket_connect_loopback(
+	uint16_t port, const struct limit *limit, int *ret_fd, struct fault *fault)
+{
+	struct sockaddr_storage name;
+	socklen_t length = 0;
+	int r = parse_tcp("127.0.0.1", port, &name, &length, fault);
+
+	if (r == 0)
+		r = connect_tcp(&name, length, limit, ret_fd);
+	if (r < 0)
+		return fault_errno(
+			fault, r, "tunnel: cannot connect to port %u of 127.0.0.1", (unsigned)port);
+	set_tcp(*ret_fd, TCP_NODELAY, 1);
+	return 0;
 }
 
 void socket_tune_tcp(int fd)

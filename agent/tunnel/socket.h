@@ -23,6 +23,9 @@ int socket_listen_tcp(
 	const char *address, uint16_t port, int *ret_fd, uint16_t *ret_port, struct fault *fault);
 int socket_connect_tcp(const char *address, uint16_t port, const struct limit *limit, int *ret_fd,
 	struct fault *fault);
+/* To a program of this host that listens on 127.0.0.1. */
+int socket_connect_loopback(
+	uint16_t port, const struct limit *limit, int *ret_fd, struct fault *fault);
 /* For a connection between agents: small messages go at once, and a peer that acknowledges
  * nothing, or reads nothing, for 15 s is seen as gone. */
 void socket_tune_tcp(int fd);

@@ -25,12 +25,15 @@
 /* Lines about refused strangers within a second: anyone can cause them. */
 #define MAX_REFUSALS 5
 
+/* Strings of its own. */
 struct door {
 	struct door *next;
 	char *name;
 	char *secret;
-	char *socket_path;
-	struct visitor *visitor; /* its link; NULL */
+	char *socket_path; /* NULL: the port */
+	uint16_t port;
+	unsigned n_links, max_links;
+	uint64_t unread_usec;
 };
 
 struct visitor {
@@ -54,7 +57,7 @@ struct tunnel {
 	bool has_thread;
 	bool is_crowded; /* the accepting thread's: it waits for a stranger to go */
 	pthread_mutex_t lock;
-	pthread_cond_t change; /* a door has lost its visitor */
+	pthread_cond_t change; /* a door has lost a visitor */
 	/* The rest is protected by the lock. */
 	struct door *doors;
 	struct visitor *visitors; /* the newest first */
@@ -84,21 +87,26 @@ static void free_door(struct door *door)
 	free(door);
 }
 
-int tunnel_open_door(struct tunnel *tunnel, const char *name, const char *secret,
-	const char *socket_path, struct fault *fault)
+int tunnel_open_door(struct tunnel *tunnel, const struct tunnel_door *door, struct fault *fault)
 {
-	int r = preamble_check(name, secret, fault);
+	int r = preamble_check(door->name, door->secret, fault);
 
 	if (r < 0)
 		return r;
 	SCOPE_LOCK(&tunnel->lock);
-	struct door **at = find_door(tunnel, name);
+	struct door **at = find_door(tunnel, door->name);
 	if (*at)
-		return fault_text(fault, -EEXIST, "tunnel: the door %s is open already", name);
+		return fault_text(
+			fault, -EEXIST, "tunnel: the door %s is open already", door->name);
 	*at = xcalloc(1, sizeof(**at));
-	(*at)->name = xstrdup(name);
-	(*at)->secret = xstrdup(secret);
-	(*at)->socket_path = xstrdup(socket_path);
+	**at = (struct door){
+		.name = xstrdup(door->name),
+		.secret = xstrdup(door->secret),
+		.socket_path = xstrdup(door->socket_path),
+		.port = door->port,
+		.max_links = MAX(door->max_links, 1),
+		.unread_usec = door->unread_usec,
+	};
 	return 0;
 }
 
@@ -111,16 +119,16 @@ void tunnel_close_door(struct tunnel *tunnel, const char *name)
 	if (!door)
 		return;
 	*at = door->next;
-	if (door->visitor)
-		cancel_request(door->visitor->cut, "the door was closed");
-	while (door->visitor)
+	for (struct visitor *visitor = tunnel->visitors; visitor; visitor = visitor->next)
+		if (visitor->door == door)
+			cancel_request(visitor->cut, "the door was closed");
+	while (door->n_links)
 		pthread_cond_wait(&tunnel->change, &tunnel->lock);
 	free_door(door);
 }
 
-/* 0: the visitor has the door, whose socket's path the caller frees; -EACCES, -EBUSY. */
-static int enter_door(
-	struct visitor *visitor, const struct preamble *preamble, char **ret_socket_path)
+/* 0: the visitor has a place in the door, which stays as long; -EACCES, -EBUSY. */
+static int enter_door(struct visitor *visitor, const struct preamble *preamble)
 {
 	struct tunnel *tunnel = visitor->tunnel;
 	SCOPE_LOCK(&tunnel->lock);
@@ -129,11 +137,10 @@ static int enter_door(
 	/* Without a door the same comparison is made, of the same duration. */
 	if (!preamble_secret_is(preamble, door ? door->secret : "") || !door)
 		return -EACCES;
-	if (door->visitor)
+	if (door->n_links == door->max_links)
 		return -EBUSY;
-	door->visitor = visitor;
+	door->n_links++;
 	visitor->door = door;
-	*ret_socket_path = xstrdup(door->socket_path);
 	return 0;
 }
 
@@ -164,8 +171,8 @@ static void log_refusal(struct visitor *visitor, const char *reason)
 		log_warn("tunnel.refused", "peer=%s reason=\"%s\"", visitor->peer, reason);
 }
 
-/* Handshake and preamble: 0 with a door entered and the way to its socket. */
-static int admit(struct visitor *visitor, struct stream **ret_stream, char **ret_socket_path)
+/* Handshake and preamble: 0 with a door entered. */
+static int admit(struct visitor *visitor, struct stream **ret_stream)
 {
 	const struct limit limit = {clock_deadline(STRANGER_USEC), visitor->cut};
 	struct preamble preamble CLEANUP_PREAMBLE = {0};
@@ -180,7 +187,7 @@ static int admit(struct visitor *visitor, struct stream **ret_stream, char **ret
 	}
 	r = preamble_receive(stream, &limit, &preamble);
 	if (r == 0)
-		r = enter_door(visitor, &preamble, ret_socket_path);
+		r = enter_door(visitor, &preamble);
 	if (r < 0)
 		log_refusal(visitor, strerror(-r));
 	if (r == -EBUSY)
@@ -191,20 +198,30 @@ static int admit(struct visitor *visitor, struct stream **ret_stream, char **ret
 	return 0;
 }
 
+static int connect_behind(
+	const struct door *door, const struct cancel *cut, int *ret_fd, struct fault *fault)
+{
+	const struct limit limit = {clock_deadline(LOCAL_USEC), cut};
+
+	return door->socket_path ? socket_connect_unix(door->socket_path, &limit, ret_fd, fault)
+				 : socket_connect_loopback(door->port, &limit, ret_fd, fault);
+}
+
 static void serve(struct visitor *visitor)
 {
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
 	struct stream *stream CLEANUP_STREAM = NULL;
-	char *socket_path CLEANUP_FREE = NULL;
 	int local_fd CLEANUP_CLOSE = -1;
-	int r = admit(visitor, &stream, &socket_path);
+	int r = admit(visitor, &stream);
 
 	if (r < 0)
 		return;
 	ring(visitor->tunnel);
+	/* What is read of a door does not change while it has this visitor. */
+	const struct door *door = visitor->door;
 	const struct limit limit = {clock_deadline(LOCAL_USEC), visitor->cut};
-	const char *name = visitor->door->name;
-	r = socket_connect_unix(socket_path, &limit, &local_fd, &fault);
+	const char *name = door->name;
+	r = connect_behind(door, visitor->cut, &local_fd, &fault);
 	if (r < 0) {
 		char *text CLEANUP_FREE = fault_describe(&fault);
 		log_warn(
@@ -216,7 +233,11 @@ static void serve(struct visitor *visitor)
 	log_info("tunnel.opened", "door=%s peer=%s", name, visitor->peer);
 	if (r == 0) {
 		const struct relay_params params = {
-			.stream = stream, .local_fd = local_fd, .cut = visitor->cut};
+			.stream = stream,
+			.local_fd = local_fd,
+			.cut = visitor->cut,
+			.unread_usec = door->unread_usec,
+		};
 		r = relay_run(&params);
 	}
 	log_info("tunnel.ended", "door=%s peer=%s how=\"%s\"", name, visitor->peer,
@@ -231,7 +252,8 @@ static void *visitor_main(void *arg)
 	serve(visitor);
 	SCOPE_LOCK(&tunnel->lock);
 	if (visitor->door) {
-		visitor->door->visitor = NULL;
+		visitor->door->n_links--;
+		visitor->door = NULL;
 		pthread_cond_broadcast(&tunnel->change);
 	}
 	visitor->is_done = true;

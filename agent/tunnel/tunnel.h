@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Byte streams between two agents, in TLS 1.3, through one port of the receiving agent: for what
- * must not be on a port that anyone can reach (guest memory; iSCSI can follow).
+/* Byte streams between two agents, in TLS 1.3, through one port of the receiving agent: guests'
+ * memory and iSCSI.
  *
  * A link is authenticated both ways: the sender pins the receiver's public key (as the API client
  * does), and names a door with its secret, which the receiver gave it over the API. A door leads to
- * one UNIX socket of the receiver's host and takes one connection at a time. Who names no door, or
- * has the wrong secret, learns nothing but the end of the connection, and costs a bounded time and
- * memory. */
+ * one socket of the receiver's host, and takes so many connections at a time as it was made for.
+ * Who names no door, or has the wrong secret, learns nothing but the end of the connection, and
+ * costs a bounded time and memory. */
 #ifndef FERRY_AGENT_TUNNEL_TUNNEL_H
 #define FERRY_AGENT_TUNNEL_TUNNEL_H
 
@@ -36,13 +36,21 @@ int tunnel_start(
 struct tunnel *tunnel_stop(struct tunnel *tunnel);
 uint16_t tunnel_port(const struct tunnel *tunnel);
 
-/* Opens a door: name (unique, up to 200 bytes; a migration's uuid and what it is for), secret (32
- * to 200 bytes), the UNIX socket that a link is connected to. -EEXIST, -EINVAL. All strings are
- * copied. Doors are opened and closed from any thread. */
-int tunnel_open_door(struct tunnel *tunnel, const char *name, const char *secret,
-	const char *socket_path, struct fault *fault);
-/* Closes it and cuts its link; when it returns nothing more comes through. Fine when there is none.
- */
+struct tunnel_door {
+	const char *name;   /* unique, up to 200 bytes; a migration's uuid and what it is for */
+	const char *secret; /* 32 to 200 bytes */
+	const char *socket_path; /* the UNIX socket that a link is connected to; NULL: */
+	uint16_t port;           /* a TCP port of 127.0.0.1 */
+	unsigned max_links;      /* at a time; 0: 1 */
+	/* A peer that leaves unread what is sent to it is cut after so long; 0: what the kernel
+	 * says of a peer that reads nothing at all. */
+	uint64_t unread_usec;
+};
+
+/* -EEXIST, -EINVAL. All strings are copied. Doors are opened and closed from any thread. */
+int tunnel_open_door(struct tunnel *tunnel, const struct tunnel_door *door, struct fault *fault);
+/* Closes it and cuts its links; when it returns nothing more comes through. Fine when there is
+ * none. */
 void tunnel_close_door(struct tunnel *tunnel, const char *name);
 
 DEFINE_CLEANUP(struct tunnel *, tunnel_stop)
@@ -59,17 +67,20 @@ struct tunnel_link_params {
 	const char *fingerprint; /* of the receiver's public key, as in struct client_params */
 	const char *door;
 	const char *secret;
-	const char *socket_path; /* made here (0600); the first who connects is let through */
-	uint64_t timeout_usec;   /* for connection, handshake and the door's answer; 0: 10 s */
+	/* Made here (0600); the first who connects is let through. NULL: tunnel_link_take. */
+	const char *socket_path;
+	uint64_t timeout_usec; /* for connection, handshake and the door's answer; 0: 10 s */
 };
 
 /* Connects and is let in, then listens on socket_path (a socket that is left there is replaced);
  * whoever connects there (QEMU) talks to the receiver's socket through a thread of its own, and
  * each direction's end is passed on alone. -EKEYREJECTED: another key, and it was told nothing;
- * -EACCES: the door does not open; -EBUSY: it has a link; -ENXIO: nobody listens behind it;
- * -ECONNREFUSED, -ETIMEDOUT, -ECANCELED ... */
+ * -EACCES: the door does not open; -EBUSY: it has all the links that it takes; -ENXIO: nobody
+ * listens behind it; -ECONNREFUSED, -ETIMEDOUT, -ECANCELED ... */
 int tunnel_link_open(const struct tunnel_link_params *params, struct cancel *cancel,
 	struct tunnel_link **ret_link, struct fault *fault);
+/* Without socket_path: the near end, a non-blocking stream socket, for the caller to own; once. */
+int tunnel_link_take(struct tunnel_link *link);
 /* Cuts it, removes the socket. NULL is fine. */
 struct tunnel_link *tunnel_link_close(struct tunnel_link *link);
 /* Bytes sent to the receiver so far. Any thread. */

@@ -82,7 +82,10 @@ static int open_tunnel(struct bench *bench, struct fault *fault)
 	if (r == 0)
 		r = tunnel_start(&params, &bench->tunnel, fault);
 	if (r == 0)
-		r = tunnel_open_door(bench->tunnel, DOOR, SECRET, bench->far_path, fault);
+		r = tunnel_open_door(bench->tunnel,
+			&(struct tunnel_door){
+				.name = DOOR, .secret = SECRET, .socket_path = bench->far_path},
+			fault);
 	return r;
 }
 

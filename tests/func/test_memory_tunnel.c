@@ -62,7 +62,8 @@ static void move_to_the_switch(struct world *w)
 		.uri = uri, .max_bytes_per_sec = 1 << 30, .downtime_limit_usec = USEC_PER_SEC};
 
 	check_ok(fault, memory_listen(w->dest.guest, listen_uri, fault));
-	check_ok(fault, tunnel_open_door(w->tunnel->tunnel, MEMORY_DOOR, SECRET, far, fault));
+	const struct tunnel_door door = {.name = MEMORY_DOOR, .secret = SECRET, .socket_path = far};
+	check_ok(fault, tunnel_open_door(w->tunnel->tunnel, &door, fault));
 	link.door = MEMORY_DOOR;
 	check_ok(fault, try_link(w->tunnel, &link));
 	check_ok(fault, memory_start(w->source.guest, &memory, fault));

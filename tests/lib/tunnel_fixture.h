@@ -58,8 +58,10 @@ static inline void start_tunnel(struct tunnel_fixture *fixture)
 
 static inline void open_door(struct tunnel_fixture *fixture)
 {
-	check_ok(&fixture->fault, tunnel_open_door(fixture->tunnel, DOOR, SECRET, fixture->far_path,
-					  &fixture->fault));
+	const struct tunnel_door door = {
+		.name = DOOR, .secret = SECRET, .socket_path = fixture->far_path};
+
+	check_ok(&fixture->fault, tunnel_open_door(fixture->tunnel, &door, &fixture->fault));
 }
 
 static inline int tunnel_setup(void **state)

@@ -50,12 +50,10 @@ static void a_weak_secret_is_refused_at_both_ends(void **state)
 
 	params.secret = "short";
 	assert_int_equal(try_link(fixture, &params), -EINVAL);
-	assert_int_equal(
-		tunnel_open_door(fixture->tunnel, "x", "short", fixture->far_path, &fixture->fault),
-		-EINVAL);
-	assert_int_equal(
-		tunnel_open_door(fixture->tunnel, DOOR, OTHER, fixture->far_path, &fixture->fault),
-		-EEXIST);
+	struct tunnel_door door = {.name = "x", .secret = "short", .socket_path = "/x"};
+	assert_int_equal(tunnel_open_door(fixture->tunnel, &door, &fixture->fault), -EINVAL);
+	door = (struct tunnel_door){.name = DOOR, .secret = OTHER, .socket_path = "/x"};
+	assert_int_equal(tunnel_open_door(fixture->tunnel, &door, &fixture->fault), -EEXIST);
 }
 
 struct impostor {
@@ -202,6 +200,101 @@ static void a_second_link_to_a_door_is_refused(void **state)
 	check_ok(&fixture->fault, r);
 }
 
+/* The fixture's door again, for so many links and of such patience. It leads to a TCP port. */
+static void reopen_door(struct tunnel_fixture *fixture, unsigned max_links, uint64_t unread_usec)
+{
+	struct sockaddr_in name = {
+		.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t length = sizeof(name);
+
+	close(fixture->far_listener);
+	fixture->far_listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(fixture->far_listener, (struct sockaddr *)&name, length), 0);
+	assert_int_equal(listen(fixture->far_listener, 4), 0);
+	assert_int_equal(getsockname(fixture->far_listener, (struct sockaddr *)&name, &length), 0);
+	const struct tunnel_door door = {
+		.name = DOOR,
+		.secret = SECRET,
+		.port = ntohs(name.sin_port),
+		.max_links = max_links,
+		.unread_usec = unread_usec,
+	};
+	tunnel_close_door(fixture->tunnel, DOOR);
+	check_ok(&fixture->fault, tunnel_open_door(fixture->tunnel, &door, &fixture->fault));
+}
+
+/* A link with both of its ends. */
+struct pair {
+	struct tunnel_link *link;
+	int near, far;
+};
+
+static struct pair open_pair(struct tunnel_fixture *fixture)
+{
+	struct tunnel_link_params params = link_params(fixture);
+
+	params.socket_path = NULL;
+	check_ok(&fixture->fault, try_link(fixture, &params));
+	struct tunnel_link *link = TAKE_PTR(fixture->link);
+	return (struct pair){link, tunnel_link_take(link), accept_far(fixture)};
+}
+
+static void close_pair(struct pair *pair)
+{
+	close(pair->near);
+	close(pair->far);
+	tunnel_link_close(pair->link);
+}
+
+static void check_alive(const struct pair *pair, char byte)
+{
+	char answer = 0;
+
+	assert_int_equal(write(pair->near, &byte, 1), 1);
+	assert_int_equal(read(pair->far, &answer, 1), 1);
+	assert_int_equal(answer, byte);
+	assert_int_equal(write(pair->far, &byte, 1), 1);
+	await(pair->near, POLLIN);
+	assert_int_equal(read(pair->near, &answer, 1), 1);
+	assert_int_equal(answer, byte);
+}
+
+static void a_door_takes_as_many_links_as_it_was_made_for(void **state)
+{
+	struct tunnel_fixture *fixture = *state;
+	struct tunnel_link_params params = link_params(fixture);
+
+	reopen_door(fixture, 2, 0);
+	struct pair one = open_pair(fixture), two = open_pair(fixture);
+	check_alive(&one, '1');
+	check_alive(&two, '2');
+	assert_int_equal(try_link(fixture, &params), -EBUSY);
+	/* All of them are cut before this returns. */
+	tunnel_close_door(fixture->tunnel, DOOR);
+	assert_int_equal(read_to_end(one.far), 0);
+	assert_int_equal(read_to_end(two.far), 0);
+	close_pair(&one);
+	close_pair(&two);
+}
+
+/* What is behind the door (tgtd) may serve nobody while one peer does not take its answers. */
+static void a_peer_that_stops_reading_is_dropped(void **state)
+{
+	struct tunnel_fixture *fixture = *state;
+	char data[4096] = "";
+
+	reopen_door(fixture, 2, USEC_PER_SEC);
+	struct pair stuck = open_pair(fixture), other = open_pair(fixture);
+	uint64_t start = clock_now_usec();
+	/* It ends when the other side is closed, and without that never. */
+	while (send(stuck.far, data, sizeof(data), MSG_NOSIGNAL) > 0)
+		assert_true(clock_now_usec() - start < PATIENCE);
+	assert_true(clock_now_usec() - start >= USEC_PER_SEC);
+	check_alive(&other, 'o');
+	close_pair(&stuck);
+	close_pair(&other);
+}
+
 static void a_door_that_leads_nowhere_says_so(void **state)
 {
 	struct tunnel_fixture *fixture = *state;
@@ -266,6 +359,8 @@ int main(void)
 		TUNNEL_TEST(a_preamble_out_of_bounds_gets_no_answer),
 		TUNNEL_TEST(silent_visitors_keep_nobody_out),
 		TUNNEL_TEST(a_second_link_to_a_door_is_refused),
+		TUNNEL_TEST(a_door_takes_as_many_links_as_it_was_made_for),
+		TUNNEL_TEST(a_peer_that_stops_reading_is_dropped),
 		TUNNEL_TEST(a_door_that_leads_nowhere_says_so),
 		TUNNEL_TEST(a_peer_that_says_nothing_times_out),
 		TUNNEL_TEST(a_port_in_use_is_said),
