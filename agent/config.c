@@ -34,6 +34,7 @@ static const struct config_key keys[] = {
 	/* Bound without privileges, after the port of the API. */
 	KEY("ferryd", "data_port", COUNT, data_port, "0", .min = 1024, .max = 65535,
 		.zero = "the system's choice"),
+	KEY("ferryd", "data_tls", SWITCH, data_tls, "on"),
 	KEY("ferryd", "log_level", LEVEL, log_level, "info"),
 	KEY("ferryd", "pool_name", NAME, pool_name, "", .max = 255),
 	KEY("ferryd", "host_name", NAME, host_name, "", .max = 255),

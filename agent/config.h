@@ -24,6 +24,7 @@ struct config {
 	char *address; /* "" in the file: worked out by config_load, so never "" */
 	char *data_address;
 	uint64_t data_port; /* 0: the system's choice */
+	uint64_t data_tls;  /* 0: disks are sent in the clear, to tgtd itself */
 	enum log_level log_level;
 	char *pool_name;
 	char *host_name;

@@ -104,6 +104,16 @@ static int parse_level(const char *text, enum log_level *ret_level)
 	return -EINVAL;
 }
 
+static int parse_switch(const char *text, uint64_t *ret_value)
+{
+	bool is_on = strcmp(text, "on") == 0;
+
+	if (!is_on && strcmp(text, "off") != 0)
+		return -EINVAL;
+	*ret_value = is_on;
+	return 0;
+}
+
 static int parse_number(const struct config_key *key, const char *text, uint64_t *ret_value)
 {
 	uint64_t value;
@@ -141,6 +151,8 @@ int config_value_parse(const struct config_key *key, const char *text, struct co
 		return parse_listen(text, config);
 	case CONFIG_LEVEL:
 		return parse_level(text, &config->log_level);
+	case CONFIG_SWITCH:
+		return parse_switch(text, number_member(key, config));
 	case CONFIG_COUNT:
 	case CONFIG_DURATION:
 	case CONFIG_SIZE:
@@ -219,6 +231,8 @@ char *config_value_allowed(const struct config_key *key)
 			"from listen");
 	case CONFIG_LEVEL:
 		return xstrdup("error, warn, info or debug");
+	case CONFIG_SWITCH:
+		return xstrdup("on or off");
 	case CONFIG_COUNT:
 	case CONFIG_DURATION:
 	case CONFIG_SIZE:
@@ -233,6 +247,8 @@ char *config_value_format(const struct config_key *key, const struct config *con
 	struct config *members = (struct config *)config;
 
 	switch (key->type) {
+	case CONFIG_SWITCH:
+		return xstrdup(*number_member(key, members) ? "on" : "off");
 	case CONFIG_COUNT:
 	case CONFIG_DURATION:
 	case CONFIG_SIZE:
@@ -250,6 +266,7 @@ char *config_value_format(const struct config_key *key, const struct config *con
 void config_value_clear(const struct config_key *key, struct config *config)
 {
 	switch (key->type) {
+	case CONFIG_SWITCH:
 	case CONFIG_COUNT:
 	case CONFIG_DURATION:
 	case CONFIG_SIZE:

@@ -20,6 +20,7 @@ enum config_type {
 	CONFIG_NUMERIC,  /* numeric address */
 	CONFIG_HOST,     /* numeric address or name; empty: worked out */
 	CONFIG_LEVEL,    /* of the log */
+	CONFIG_SWITCH,   /* on: 1, off: 0 */
 	CONFIG_COUNT,    /* decimal */
 	CONFIG_DURATION, /* parse_duration() */
 	CONFIG_SIZE,     /* parse_size() */

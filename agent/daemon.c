@@ -273,6 +273,7 @@ static struct supervisor *new_supervisor(struct daemon *daemon)
 		.url = daemon->url,
 		.fingerprint = daemon->fingerprint,
 		.data_address = config->data_address,
+		.plain_data = !config->data_tls,
 		.tgtd = config->tgtd,
 		.tgtd_threads = (unsigned)config->tgtd_threads,
 		.qemu_nbd = config->qemu_nbd,

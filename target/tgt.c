@@ -22,7 +22,7 @@
 #define STOP_USEC     USEC_PER_SEC
 #define MISSES        2
 #define MAX_THREADS   64
-#define MAX_FILES     256
+#define MAX_FILES     1024
 #define MAX_MEMORY    (UINT64_C(8) << 30)
 #define SOCKET_NAME   "s"
 #define SOCKET_SUFFIX ".0" /* tgtd adds "." and its control port, -C */

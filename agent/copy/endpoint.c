@@ -42,7 +42,9 @@ static const size_t spec_strings[] = {offsetof(struct endpoint_spec, path),
 	offsetof(struct endpoint_spec, address), offsetof(struct endpoint_spec, iqn),
 	offsetof(struct endpoint_spec, initiator), offsetof(struct endpoint_spec, user),
 	offsetof(struct endpoint_spec, secret), offsetof(struct endpoint_spec, serial),
-	offsetof(struct endpoint_spec, socket_path), offsetof(struct endpoint_spec, export_name)};
+	offsetof(struct endpoint_spec, door), offsetof(struct endpoint_spec, door_secret),
+	offsetof(struct endpoint_spec, fingerprint), offsetof(struct endpoint_spec, socket_path),
+	offsetof(struct endpoint_spec, export_name)};
 
 static char **spec_string(struct endpoint_spec *spec, size_t i)
 {

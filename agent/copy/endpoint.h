@@ -39,6 +39,11 @@ struct endpoint_spec {
 	const char *user;
 	const char *secret;
 	const char *serial; /* VPD page 0x80 must equal it */
+	/* Address and port are those of a peer's data port, and the target is behind this door of
+	 * it (agent/tunnel/tunnel.h); NULL: they are the target's, in the clear. */
+	const char *door;
+	const char *door_secret;
+	const char *fingerprint; /* of the key that the peer must have there */
 	/* NBD: an export of a server on this host */
 	const char *socket_path; /* absolute */
 	const char *export_name;

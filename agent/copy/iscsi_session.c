@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/copy/iscsi_session.h"
 
+#include "agent/tunnel/socket.h"
+#include "agent/tunnel/tunnel.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/uuid.h"
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -64,6 +67,15 @@ static const char *library_error(struct iscsi_session *session)
 	return text && *text ? text : "no reason given";
 }
 
+static void lose(struct iscsi_session *session)
+{
+	bool is_broken = session->link && tunnel_link_is_broken(session->link);
+
+	iscsi_session_die(session, -ECONNRESET, "session with %s lost: %s%s", session->name,
+		library_error(session),
+		is_broken ? " (the link to the peer's data port broke)" : "");
+}
+
 int iscsi_session_pump(struct iscsi_session *session, int wake_fd, uint64_t deadline_usec,
 	struct cancel *cancel, bool *ret_woken)
 {
@@ -89,8 +101,7 @@ int iscsi_session_pump(struct iscsi_session *session, int wake_fd, uint64_t dead
 	r = iscsi_service(session->context, fds[0].revents);
 	session->in_library = false;
 	if (r < 0)
-		iscsi_session_die(session, -ECONNRESET, "session with %s lost: %s", session->name,
-			library_error(session));
+		lose(session);
 	return 1;
 }
 
@@ -102,8 +113,7 @@ void iscsi_session_kick(struct iscsi_session *session)
 	int r = iscsi_service(session->context, POLLOUT);
 	session->in_library = false;
 	if (r < 0)
-		iscsi_session_die(session, -ECONNRESET, "session with %s lost: %s", session->name,
-			library_error(session));
+		lose(session);
 }
 
 bool iscsi_session_is_drained(const struct iscsi_session *session)
@@ -154,12 +164,11 @@ static int step_wait(struct iscsi_session *session, const char *what, uint64_t d
 				       session->name, what);
 }
 
-static int step_connect(struct iscsi_session *session, const struct endpoint_spec *spec,
+static int step_connect(struct iscsi_session *session, const char *address, uint16_t port,
 	uint64_t deadline_usec, struct cancel *cancel)
 {
-	bool is_v6 = strchr(spec->address, ':') != NULL;
-	char *portal CLEANUP_FREE =
-		xasprintf(is_v6 ? "[%s]:%u" : "%s:%u", spec->address, (unsigned)spec->port);
+	bool is_v6 = strchr(address, ':') != NULL;
+	char *portal CLEANUP_FREE = xasprintf(is_v6 ? "[%s]:%u" : "%s:%u", address, (unsigned)port);
 
 	step_begin(session);
 	if (iscsi_connect_async(session->context, portal, step_done, session) != 0)
@@ -172,6 +181,62 @@ static int step_connect(struct iscsi_session *session, const struct endpoint_spe
 			session->name, library_error(session));
 	}
 	return r;
+}
+
+static int open_link(struct iscsi_session *session, const struct endpoint_spec *spec,
+	uint64_t deadline_usec, struct cancel *cancel)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	uint64_t now = clock_now_usec();
+	int r = tunnel_link_open(
+		&(struct tunnel_link_params){
+			.address = spec->address,
+			.port = spec->port,
+			.fingerprint = spec->fingerprint,
+			.door = spec->door,
+			.secret = spec->door_secret,
+			.timeout_usec = deadline_usec > now ? deadline_usec - now : 1,
+		},
+		cancel, &session->link, &fault);
+
+	if (r == 0)
+		return 0;
+	/* To the caller it is one: the target cannot be reached now, another export may be. */
+	if (r != -ETIMEDOUT && r != -ECANCELED && r != -EKEYREJECTED && r != -EINVAL &&
+		r != -EPROTONOSUPPORT)
+		r = -ECONNREFUSED;
+	return iscsi_session_die(session, r, "cannot connect to %s: %s", session->name,
+		fault.n_params ? fault.params[0] : strerror(-r));
+}
+
+/* libiscsi speaks through connections that it has made itself, to an address. So it is given a
+ * listener of ours to connect to, and then our end of the link in the place of that connection, on
+ * which nothing is ever said: it does not matter who else of this host connects there. */
+static int step_attach(struct iscsi_session *session, uint64_t deadline_usec, struct cancel *cancel)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	int near_end CLEANUP_CLOSE = tunnel_link_take(session->link);
+	int listener CLEANUP_CLOSE = -1;
+	uint16_t port = 0;
+
+	int r = socket_listen_tcp("127.0.0.1", 0, &listener, &port, &fault);
+	if (r < 0)
+		return iscsi_session_die(session, r, "%s: no socket for the session: %s",
+			session->name, strerror(-r));
+	r = step_connect(session, "127.0.0.1", port, deadline_usec, cancel);
+	if (r == 0 && dup3(near_end, iscsi_get_fd(session->context), O_CLOEXEC) < 0)
+		r = iscsi_session_die(session, -errno, "%s: no socket for the session: %s",
+			session->name, strerror(errno));
+	return r;
+}
+
+static int step_reach(struct iscsi_session *session, const struct endpoint_spec *spec,
+	uint64_t deadline_usec, struct cancel *cancel)
+{
+	if (!spec->door)
+		return step_connect(session, spec->address, spec->port, deadline_usec, cancel);
+	int r = open_link(session, spec, deadline_usec, cancel);
+	return r < 0 ? r : step_attach(session, deadline_usec, cancel);
 }
 
 static int step_login(struct iscsi_session *session, uint64_t deadline_usec, struct cancel *cancel)
@@ -299,6 +364,9 @@ static int check_spec(const struct endpoint_spec *spec, struct fault *fault)
 	if (!spec->address || !spec->port || !spec->iqn || !spec->initiator || !spec->serial)
 		return fault_text(fault, -EINVAL,
 			"iSCSI endpoint: address, port, iqn, initiator and serial are needed");
+	if (spec->door && (!spec->door_secret || !spec->fingerprint))
+		return fault_text(
+			fault, -EINVAL, "iSCSI endpoint: a door needs a secret and a fingerprint");
 	if (strlen(spec->iqn) > MAX_NAME || strlen(spec->initiator) > MAX_NAME)
 		return fault_text(
 			fault, -EINVAL, "iSCSI endpoint: a name is longer than %d bytes", MAX_NAME);
@@ -357,12 +425,12 @@ int iscsi_session_open(struct iscsi_session *session, const struct endpoint_spec
 	if (r < 0)
 		return r;
 	pthread_once(&once, prepare_process);
-	session->name = xasprintf(
-		"iSCSI target %s at %s port %u", spec->iqn, spec->address, (unsigned)spec->port);
+	session->name = xasprintf("iSCSI target %s at %s%s port %u", spec->iqn,
+		spec->door ? "data port of " : "", spec->address, (unsigned)spec->port);
 	session->context = new_context(spec);
 	if (!session->context)
 		return fault_errno(fault, -ENOMEM, "%s: cannot make a session", session->name);
-	r = step_connect(session, spec, deadline_usec, cancel);
+	r = step_reach(session, spec, deadline_usec, cancel);
 	if (r == 0)
 		r = step_login(session, deadline_usec, cancel);
 	if (r == 0)
@@ -388,6 +456,7 @@ void iscsi_session_bury(struct iscsi_session *session)
 	if (!session->context)
 		return;
 	iscsi_destroy_context(TAKE_PTR(session->context));
+	session->link = tunnel_link_close(session->link);
 	step_begin(session);
 }
 

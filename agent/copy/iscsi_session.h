@@ -16,9 +16,11 @@
 
 struct iscsi_context;
 struct scsi_task;
+struct tunnel_link;
 
 struct iscsi_session {
 	struct iscsi_context *context; /* NULL once buried */
+	struct tunnel_link *link;      /* what it speaks through; NULL: its own connection */
 	char *name;                    /* "iqn... at 127.0.0.1:3260" */
 	int dead;                      /* 0, or the negative errno that ended it */
 	char error[384];               /* why it is dead */

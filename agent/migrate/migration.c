@@ -77,6 +77,7 @@ struct migration *migration_unref(struct migration *m)
 	tgt_stop(m->tgt);
 	value_free(m->exports);
 	free(m->door);
+	free(m->disk_door);
 	free(m->disks);
 	rate_limit_free(m->rate);
 	cancel_free(m->ended);

@@ -26,7 +26,7 @@ struct peer {
 int peer_check_token(const struct value *token, struct fault *fault)
 {
 	static const char *const keys[] = {"SM", "host", "xenops", "session_id", "master",
-		"ferry_protocol", "ferry_fingerprint", "ferry_data_address"};
+		"ferry_protocol", "ferry_fingerprint", "ferry_data_address", "ferry_data_tls"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
 		if (!value_find_string(token, keys[i], NULL))
@@ -42,6 +42,25 @@ int peer_check_token(const struct value *token, struct fault *fault)
 			"; both must run the same version",
 			protocol);
 	return 0;
+}
+
+const char *peer_data_tls(const struct supervisor_params *params)
+{
+	return params->plain_data ? "off" : "on";
+}
+
+int peer_check_data_tls(
+	const struct supervisor_params *params, const char *theirs, struct fault *fault)
+{
+	const char *ours = peer_data_tls(params);
+
+	if (strcmp(theirs, ours) == 0)
+		return 0;
+	return fault_text(fault, -EPROTONOSUPPORT,
+		"[ferryd] data_tls is \"%s\" here and \"%s\" at the other side: disks are sent in "
+		"the clear only if both say off; nothing was changed; set both alike in "
+		"ferryd.conf and restart the agent that was changed",
+		ours, theirs);
 }
 
 struct peer *peer_new(const struct value *token)

@@ -11,6 +11,12 @@
  * missing key. */
 int peer_check_token(const struct value *token, struct fault *fault);
 
+/* "on" or "off": whether this side moves disks in TLS. Both sides must say the same. */
+const char *peer_data_tls(const struct supervisor_params *params);
+/* -EPROTONOSUPPORT: the other side's word is another one. */
+int peer_check_data_tls(
+	const struct supervisor_params *params, const char *theirs, struct fault *fault);
+
 struct peer;
 
 /* token is borrowed for the call. One peer belongs to one thread. */

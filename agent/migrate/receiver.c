@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Up to the seal: disks and their exports. */
-#include "agent/migrate/receiver.h"
-
+#include "agent/migrate/receiver_internal.h"
 #include "base/alloc.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/uuid.h"
 #include "target/export.h"
@@ -13,6 +13,14 @@
 #define IQN_PREFIX    "iqn.2026-11.org.ferry:"
 #define SECRET_LENGTH 32
 #define TGT_KIND      "tgtd" /* of resources */
+#define LOOPBACK      "127.0.0.1"
+/* Of one sender at a time: two for each disk while it is copied, one later. What is more are those
+ * of a sender that was cut off, which end when their time is up. */
+#define LINKS_BASE     64
+#define LINKS_PER_DISK 2
+/* tgtd 1.0.85 serves nobody else, and spins, while an answer does not go out. Answers to a sender
+ * are short: it never reads a disk. */
+#define UNREAD_USEC (3 * USEC_PER_SEC)
 
 /* The folder of a migration's tgtd: short, because a socket's path has 107 characters. */
 static char *tgt_dir(const struct migration *m)
@@ -31,12 +39,22 @@ static void forget_tgt_row(struct migration *m, const struct resource_row *row)
 			strerror(-r));
 }
 
+/* What is still on its way through the door gets nowhere, nor was it acknowledged. */
+void receiver_close_disk_door(struct migration *m)
+{
+	if (m->disk_door)
+		tunnel_close_door(m->params->tunnel, m->disk_door);
+	free(m->disk_door);
+	m->disk_door = NULL;
+}
+
 /* Stops tgtd and removes what is recorded of it and of those before it. */
 void receiver_withdraw(struct migration *m)
 {
 	struct resource_row *rows = NULL;
 	size_t n = 0;
 
+	receiver_close_disk_door(m);
 	m->tgt = tgt_stop(m->tgt);
 	m->exports = value_free(m->exports);
 	resource_list(m->params->storage->agent, m->uuid, TGT_KIND, &rows, &n, NULL);
@@ -70,13 +88,39 @@ static int start_tgt(struct migration *m, const struct value *disks, struct faul
 		&(struct tgt_params){
 			.program = m->params->tgtd,
 			.run_dir = dir,
-			.address = m->params->data_address,
+			.address = m->params->plain_data ? m->params->data_address : LOOPBACK,
 			.image_dirs = paths,
 			.n_threads = m->params->tgtd_threads,
 			.lost = tgt_lost,
 			.arg = m->uuid,
 		},
 		&m->tgt, fault);
+}
+
+/* *ret_secret: of the door, which leads to tgtd; NULL when senders speak to tgtd itself. */
+static int open_disk_door(
+	struct migration *m, size_t n_disks, char **ret_secret, struct fault *fault)
+{
+	*ret_secret = NULL;
+	if (m->params->plain_data)
+		return 0;
+	if (!m->params->tunnel)
+		return fault_text(fault, -EOPNOTSUPP, "this agent has no data port for disks");
+	char *name CLEANUP_FREE = xasprintf("%s/disks", m->uuid);
+	char *secret CLEANUP_FREE = secret_new(SECRET_LENGTH);
+	const struct tunnel_door door = {
+		.name = name,
+		.secret = secret,
+		.port = tgt_port(m->tgt),
+		.max_links = LINKS_BASE + LINKS_PER_DISK * (unsigned)n_disks,
+		.unread_usec = UNREAD_USEC,
+	};
+	int r = tunnel_open_door(m->params->tunnel, &door, fault);
+	if (r < 0)
+		return r;
+	m->disk_door = TAKE_PTR(name);
+	*ret_secret = TAKE_PTR(secret);
+	return 0;
 }
 
 /* "0123456789abcdef" of the uuid: hex digits only, for names with a narrow alphabet. */
@@ -98,8 +142,21 @@ static int check_same_file(struct migration *m, size_t index, const struct value
 		index, value_find_string(disk, "path", ""));
 }
 
+/* Where the sender goes: the door of the data port, or tgtd itself. */
+static void set_way(struct migration *m, const char *door_secret, struct value *export)
+{
+	bool is_plain = m->params->plain_data;
+
+	value_set_string(export, "address", m->params->data_address);
+	value_set_int(export, "port", is_plain ? tgt_port(m->tgt) : tunnel_port(m->params->tunnel));
+	if (is_plain)
+		return;
+	value_set_string(export, "door", m->disk_door);
+	value_set_string(export, "door_secret", door_secret);
+}
+
 static int add_export(struct migration *m, size_t index, struct value *disk, int64_t generation,
-	struct value *ret_exports, struct fault *fault)
+	const char *door_secret, struct value *ret_exports, struct fault *fault)
 {
 	char *id CLEANUP_FREE = short_id(m->uuid);
 	char *iqn CLEANUP_FREE =
@@ -128,8 +185,7 @@ static int add_export(struct migration *m, size_t index, struct value *disk, int
 	value_set_int(disk, "device", (int64_t)identity.device);
 	value_set_int(disk, "inode", (int64_t)identity.inode);
 	struct value *export = value_new_struct();
-	value_set_string(export, "address", m->params->data_address);
-	value_set_int(export, "port", tgt_port(m->tgt));
+	set_way(m, door_secret, export);
 	value_set_string(export, "iqn", iqn);
 	value_set_string(export, "initiator", initiator);
 	value_set_string(export, "user", user);
@@ -153,12 +209,16 @@ static int make_exports(struct migration *m, struct fault *fault)
 	struct value *disks CLEANUP_VALUE = migration_get(m, "disks");
 	struct value *exports CLEANUP_VALUE = value_new_array();
 	int64_t generation = next_generation(m);
+	char *door_secret CLEANUP_FREE = NULL;
 
 	int r = migration_save(m, fault); /* A generation is used once, whatever happens. */
 	if (r == 0 && disks->array.n_items)
 		r = start_tgt(m, disks, fault);
+	if (r == 0 && disks->array.n_items)
+		r = open_disk_door(m, disks->array.n_items, &door_secret, fault);
 	for (size_t i = 0; r == 0 && i < disks->array.n_items; i++)
-		r = add_export(m, i, disks->array.items[i], generation, exports, fault);
+		r = add_export(
+			m, i, disks->array.items[i], generation, door_secret, exports, fault);
 	if (r == 0) {
 		migration_set(m, "disks", value_copy(disks));
 		r = migration_save(m, fault);

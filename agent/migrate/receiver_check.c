@@ -242,6 +242,8 @@ int receiver_check(
 			protocol);
 	int r = check_form(manifest, fault);
 	if (r == 0)
+		r = peer_check_data_tls(params, value_find_string(manifest, "data_tls", ""), fault);
+	if (r == 0)
 		r = check_host(params, fault);
 	if (r == 0)
 		r = check_identity(params, manifest, fault);

@@ -26,6 +26,8 @@ int receiver_await_memory(struct migration *migration, struct fault *fault);
 /* Ends the QEMU that waits, and closes its door: it is dead when this returns 0. Nothing for a VM
  * that moves halted. */
 int receiver_end_incoming(struct migration *migration, struct fault *fault);
+/* Nothing more comes through to tgtd. Fine when it is closed. */
+void receiver_close_disk_door(struct migration *migration);
 /* The guest is not this migration's any more: nothing more comes through its door. */
 void receiver_close_door(struct migration *migration);
 

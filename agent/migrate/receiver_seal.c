@@ -144,6 +144,7 @@ static int withdraw_exports(struct migration *m, struct fault *fault)
 		if (r < 0)
 			return r;
 	}
+	receiver_close_disk_door(m);
 	/* What is left is a tgtd without a disk: it ends when nobody waits for it. */
 	m->exports = value_free(m->exports);
 	return 0;

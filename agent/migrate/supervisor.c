@@ -226,8 +226,9 @@ struct supervisor *supervisor_stop(struct supervisor *supervisor)
 }
 
 static int add_source_pool(
-	const struct storage *storage, struct value *manifest, struct fault *fault)
+	const struct supervisor_params *params, struct value *manifest, struct fault *fault)
 {
+	const struct storage *storage = params->storage;
 	struct value *pools CLEANUP_VALUE = NULL;
 	char *uuid CLEANUP_FREE = NULL;
 
@@ -240,6 +241,7 @@ static int add_source_pool(
 	if (r < 0)
 		return r;
 	value_set_string(manifest, "protocol", PEER_PROTOCOL);
+	value_set_string(manifest, "data_tls", peer_data_tls(params));
 	value_set_string(manifest, "source_pool_uuid", uuid);
 	return 0;
 }
@@ -259,11 +261,14 @@ static int preflight(struct supervisor *supervisor, const struct migrate_request
 	if (r == 0)
 		r = peer_check_token(request->dest, fault);
 	if (r == 0)
+		r = peer_check_data_tls(supervisor->params,
+			value_find_string(request->dest, "ferry_data_tls", ""), fault);
+	if (r == 0)
 		r = plan_options(storage, request, &options, fault);
 	if (r == 0)
 		r = plan_make(storage, request, options, &disks, &manifest, fault);
 	if (r == 0)
-		r = add_source_pool(storage, manifest, fault);
+		r = add_source_pool(supervisor->params, manifest, fault);
 	if (r < 0)
 		return r;
 	struct peer *peer CLEANUP_PEER = peer_new(request->dest);

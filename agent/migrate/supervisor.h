@@ -23,13 +23,14 @@ struct supervisor;
 struct supervisor_params {
 	const struct storage *storage; /* databases and this host's ref */
 	struct guests *guests;
-	struct tunnel *tunnel; /* where senders' memory streams arrive; started by the daemon */
+	struct tunnel *tunnel; /* where senders' disks and memory arrive; started by the daemon */
 	const char *watchdog;  /* program */
 	const char *state_dir;
 	const char *run_dir;      /* short: sockets live beneath it */
 	const char *url;          /* "https://address:port": how peers reach this agent */
 	const char *fingerprint;  /* of our certificate */
-	const char *data_address; /* numeric: where tgtd binds */
+	const char *data_address; /* numeric: of the data port */
+	bool plain_data;          /* disks are sent in the clear: tgtd binds data_address itself */
 	const char *tgtd;         /* program */
 	unsigned tgtd_threads;
 	const char *qemu_nbd;   /* program that reads images that are not raw; NULL: none */

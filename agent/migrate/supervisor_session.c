@@ -72,6 +72,7 @@ int supervisor_receive(struct supervisor *supervisor, const char *caller_session
 	value_set_string(token, "ferry_protocol", PEER_PROTOCOL);
 	value_set_string(token, "ferry_fingerprint", params->fingerprint);
 	value_set_string(token, "ferry_data_address", params->data_address);
+	value_set_string(token, "ferry_data_tls", peer_data_tls(params));
 	*ret_token = token;
 	return 0;
 }

@@ -21,6 +21,34 @@
 /* Below this the destination counts as full when it refuses a write. */
 #define FULL_BYTES (UINT64_C(4) << 20)
 
+/* Never in the clear because the destination says so. */
+static int check_way(struct migration *m, const struct value *export, struct fault *fault)
+{
+	bool has_door = *value_find_string(export, "door", "") &&
+			*value_find_string(export, "door_secret", "");
+
+	if (has_door == !m->params->plain_data)
+		return 0;
+	return fault_text(fault, -EPROTONOSUPPORT,
+		"the destination exports the disks %s, and [ferryd] data_tls is \"%s\" here: it "
+		"was "
+		"changed on one side while the VM moved; the VM is as it was on the source; set "
+		"both alike and migrate again",
+		has_door ? "through its data port" : "in the clear", peer_data_tls(m->params));
+}
+
+/* The exports as they came, each with the key that the destination's data port must have. */
+static struct value *keep_exports(struct migration *m, const struct value *exports)
+{
+	struct value *token CLEANUP_VALUE = migration_get(m, "token");
+	struct value *kept = value_copy(exports);
+
+	for (size_t i = 0; i < kept->array.n_items; i++)
+		value_set_string(kept->array.items[i], "fingerprint",
+			value_find_string(token, "ferry_fingerprint", ""));
+	return kept;
+}
+
 int transfer_take_exports(struct migration *m, const struct value *result, struct fault *fault)
 {
 	struct value *disks CLEANUP_VALUE = migration_get(m, "disks");
@@ -38,9 +66,12 @@ int transfer_take_exports(struct migration *m, const struct value *result, struc
 			return fault_text(fault, -EBADMSG,
 				"disk %zu has %lld bytes, the destination exports %lld", i,
 				(long long)want, (long long)have);
+		int r = check_way(m, exports->array.items[i], fault);
+		if (r < 0)
+			return r;
 	}
 	value_free(m->exports);
-	m->exports = value_copy(exports);
+	m->exports = keep_exports(m, exports);
 	return 0;
 }
 
@@ -56,6 +87,7 @@ int transfer_renew(struct migration *m, struct peer *peer, struct fault *fault)
 struct endpoint_spec transfer_target(struct migration *m, unsigned disk)
 {
 	const struct value *export = m->exports->array.items[disk];
+	bool has_door = !m->params->plain_data;
 
 	return (struct endpoint_spec){
 		.kind = ENDPOINT_ISCSI,
@@ -67,6 +99,9 @@ struct endpoint_spec transfer_target(struct migration *m, unsigned disk)
 		.user = value_find_string(export, "user", ""),
 		.secret = value_find_string(export, "secret", ""),
 		.serial = value_find_string(export, "serial", ""),
+		.door = has_door ? value_find_string(export, "door", "") : NULL,
+		.door_secret = has_door ? value_find_string(export, "door_secret", "") : NULL,
+		.fingerprint = has_door ? value_find_string(export, "fingerprint", "") : NULL,
 		.size_bytes = (uint64_t)peer_int(export, "size", 0),
 	};
 }

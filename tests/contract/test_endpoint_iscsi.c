@@ -3,7 +3,8 @@
 
 #include "agent/copy/zero.h"
 #include "base/clock.h"
-#include "tests/lib/lun.h"
+#include "base/log.h"
+#include "tests/lib/lun_door.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -13,12 +14,24 @@
 #define N_MANY 16
 
 static struct lun lun;
+static struct lun_door door;
+static bool in_tls; /* through a data port, and not straight to tgtd */
 static struct contract contract = {.keeps_data = true};
+
+static struct endpoint_spec spec_of(const char *serial)
+{
+	struct endpoint_spec spec = lun_spec(&lun, serial);
+
+	if (!in_tls)
+		return spec;
+	lun_door_lead_to(&door, lun.port);
+	return lun_door_spec(&door, spec);
+}
 
 static int begin(void **state, bool thin)
 {
 	lun_start(&lun, CONTRACT_BYTES, "m1-0-1", thin);
-	contract.spec = lun_spec(&lun, "m1-0-1");
+	contract.spec = spec_of("m1-0-1");
 	*state = &contract;
 	return 0;
 }
@@ -100,7 +113,7 @@ static void pings_while_writing_do_not_end_the_session(void **state)
 	(void)state;
 	lun_stop(&lun);
 	lun_start(&lun, ARRAY_SIZE(many) * ENDPOINT_MAX_BYTES, "m1-0-1", true);
-	struct endpoint_spec spec = lun_spec(&lun, "m1-0-1");
+	struct endpoint_spec spec = spec_of("m1-0-1");
 	check_ok(&fault, endpoint_open(&spec, NULL, &endpoint, &fault));
 	for (size_t i = 0; i < ARRAY_SIZE(many); i++)
 		many[i].n_ended = 1;
@@ -130,7 +143,7 @@ static void zeroing_more_than_four_gib_reaches_the_end(void **state)
 	(void)state;
 	lun_stop(&lun);
 	lun_start(&lun, size, "m1-0-1", true);
-	struct endpoint_spec spec = lun_spec(&lun, "m1-0-1");
+	struct endpoint_spec spec = spec_of("m1-0-1");
 	check_ok(&fault, endpoint_open(&spec, NULL, &endpoint, &fault));
 	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
 		contract_fill(data, 512, (unsigned)i);
@@ -363,7 +376,7 @@ static void a_target_lost_while_idle_is_noticed(void **state)
 
 #define OWN_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
-int main(void)
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		OWN_TEST(the_librarys_environment_is_cleared),
@@ -391,5 +404,10 @@ int main(void)
 		print_message("tgtd is not installed\n");
 		return 77;
 	}
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	in_tls = argc == 2 && strcmp(argv[1], "tls") == 0;
+	log_set_level(LOG_LEVEL_NONE);
+	lun_door_start(&door);
+	int failed = cmocka_run_group_tests(tests, NULL, NULL);
+	lun_door_stop(&door);
+	return failed;
 }

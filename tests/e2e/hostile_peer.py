@@ -77,7 +77,7 @@ class Hostile(unittest.TestCase):
 
     def manifest(self, n_disks=1):
         return {
-            "protocol": "1", "source_pool_uuid": str(uuid.uuid4()), "copy": False,
+            "protocol": "1", "data_tls": "on", "source_pool_uuid": str(uuid.uuid4()), "copy": False,
             "vm": {"uuid": str(uuid.uuid4()), "name_label": "guest", "power_state": "Halted"},
             "vbds": [{"disk": str(number), "userdevice": str(number), "type": "Disk", "mode": "RW"}
                      for number in range(n_disks)],

@@ -21,11 +21,13 @@ DISK = 32 * MIB
 
 class SlowMove(unittest.TestCase):
     maxDiff = None
+    settings = {}    # of both pools, beside SLOW
+    settings_b = {}  # of the destination alone
 
     def setUp(self):
         super().setUp()
-        self.a = self.enterContext(Pool("A", **SLOW))
-        self.b = self.enterContext(Pool("B", **SLOW))
+        self.a = self.enterContext(Pool("A", **SLOW, **self.settings))
+        self.b = self.enterContext(Pool("B", **SLOW, **self.settings, **self.settings_b))
         self.sr_a, self.sr_b = self.a.sr_create(), self.b.sr_create()
         self.guests_a, self.guests_b = self.a.network_create(), self.b.network_create()
         vdi = self.a.vdi_create(self.sr_a, DISK)

@@ -76,6 +76,7 @@ static void an_empty_file_gives_the_documented_defaults(void **state)
 	assert_true(strlen(config.address) > 0);
 	assert_string_equal(config.data_address, "127.0.0.1");
 	assert_int_equal(config.data_port, 0);
+	assert_int_equal(config.data_tls, 1);
 	assert_int_equal(config.log_level, LOG_LEVEL_INFO);
 	assert_true(strlen(config.pool_name) > 0);
 	assert_int_equal(config.workers, 8);
@@ -106,6 +107,7 @@ static void every_key_is_read(void **state)
 				   "address = host.example\n"
 				   "data_address = 2001:db8::7\n"
 				   "data_port = 4433\n"
+				   "data_tls = off\n"
 				   "log_level = debug\n"
 				   "pool_name = Pöol; one\n"
 				   "host_name = h\n"
@@ -195,6 +197,7 @@ static void a_bad_value_is_quoted_with_what_is_allowed(void **state)
 	REFUSED("[ferryd]\nlisten = 1.2.3.4:65536\n", "65536");
 	REFUSED("[ferryd]\ndata_port = 443\n", "1024");
 	REFUSED("[ferryd]\ndata_port = 65536\n", "65535");
+	REFUSED("[ferryd]\ndata_tls = no\n", "\"no\"", "on or off");
 	REFUSED("[ferryd]\ndata_address = example.org\n", "a numeric IPv4 or IPv6 address");
 	REFUSED("[ferryd]\naddress = a b\n", "\"a b\"");
 	REFUSED("[ferryd]\nstate_dir = var/lib\n", "an absolute path of at most 1024 bytes");

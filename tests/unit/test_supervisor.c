@@ -17,6 +17,7 @@ struct world {
 	struct supervisor *supervisor;
 	char run_dir[80];
 	char *vm;
+	const char *their_tls; /* what the token says */
 };
 
 static struct world *world; /* for the destination */
@@ -62,6 +63,7 @@ static int set_up(void **state)
 	w->vm = fixture_object(
 		w->fixture, "VM", value_set_string(value_new_struct(), "power_state", "Halted"));
 	w->supervisor = supervisor_new(&w->params);
+	w->their_tls = "on";
 	world = w;
 	during_the_dry_run = NULL;
 	*state = w;
@@ -82,7 +84,7 @@ static int tear_down(void **state)
 static int migrate(struct world *w)
 {
 	static const char *const keys[] = {"SM", "host", "xenops", "session_id", "master",
-		"ferry_fingerprint", "ferry_data_address"};
+		"ferry_fingerprint", "ferry_data_address", "ferry_data_tls"};
 	struct value *token CLEANUP_VALUE = value_new_struct();
 	struct value *none CLEANUP_VALUE = value_new_struct();
 	struct cancel *cancel CLEANUP_CANCEL = cancel_new();
@@ -91,6 +93,7 @@ static int migrate(struct world *w)
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
 		value_set_string(token, keys[i], "https://127.0.0.1:1");
 	value_set_string(token, "ferry_protocol", PEER_PROTOCOL);
+	value_set_string(token, "ferry_data_tls", w->their_tls);
 	const struct migrate_request request = {
 		.vm = w->vm, .dest = token, .vdi_map = none, .vif_map = none, .options = none};
 	return supervisor_migrate_send(
@@ -124,6 +127,22 @@ static void check_nothing_left(struct world *w)
 					     "FAILED", &refs, &w->fixture->fault));
 	assert_int_equal(refs->array.n_items, 1);
 	assert_int_equal(fixture_count(w->fixture, "migration"), 1);
+}
+
+/* Neither side decides alone that disks go in the clear. */
+static void data_tls_must_be_the_same_at_both_sides(void **state)
+{
+	struct world *w = *state;
+
+	w->their_tls = "off";
+	assert_int_equal(migrate(w), -EPROTONOSUPPORT);
+	assert_non_null(strstr(w->fixture->fault.params[0], "data_tls is \"on\" here"));
+	fault_clear(&w->fixture->fault);
+	w->params.plain_data = true;
+	w->their_tls = "on";
+	assert_int_equal(migrate(w), -EPROTONOSUPPORT);
+	assert_non_null(strstr(w->fixture->fault.params[0], "data_tls is \"off\" here"));
+	assert_int_equal(count_rows(w), 0);
 }
 
 static void add_a_disk(struct world *w)
@@ -212,6 +231,7 @@ static void an_sr_that_is_away_does_not_keep_the_daemon_from_starting(void **sta
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
+		CASE(data_tls_must_be_the_same_at_both_sides),
 		CASE(a_disk_that_came_after_the_plan_stops_the_migration),
 		CASE(a_sender_that_cannot_start_leaves_nothing),
 		CASE(an_sr_that_is_away_does_not_keep_the_daemon_from_starting),

@@ -201,7 +201,7 @@ static void it_is_confined_limited_and_tuned(void **state)
 	assert_int_equal(io_read_file(limits_path, 65536, &limits), 0);
 	assert_int_equal(io_read_file(env_path, 65536, &env), 0);
 	assert_non_null(strstr(status.data, "NoNewPrivs:\t1"));
-	assert_non_null(strstr(limits.data, "Max open files            256                  256"));
+	assert_non_null(strstr(limits.data, "Max open files            1024                 1024"));
 	for (size_t i = 0; i < env.length; i++)
 		if (env.data[i] == '\0')
 			env.data[i] = '\n';
