@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One measured copy of a disk image into a fresh export of a real tgtd, by the copier, qemu-img or
- * a sender that does nothing else (bound.h), and a comparison of the contents afterwards. Prints
+ * a sender that does nothing else (bound.h), and a comparison of the contents afterwards. "-tls":
+ * through a data port, both ends of which are threads of this process, and counted with it. Prints
  * one line of JSON. See copy.py. */
 #include "agent/copy/copier.h"
 #include "base/alloc.h"
@@ -15,6 +16,7 @@
 #include "target/export.h"
 #include "target/tgt.h"
 #include "tests/bench/bound.h"
+#include "tests/lib/lun_door.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -40,6 +42,7 @@ struct bench {
 	uint64_t n_sessions, request_bytes, in_flight_bytes, n_threads;
 	bool allocated; /* the export's file is written to before: its blocks are there */
 	uint16_t port;
+	struct lun_door *door; /* NULL: without TLS */
 	double seconds, cpu_seconds, target_cpu_seconds, machine_cpu_seconds;
 	struct copy_progress progress;
 };
@@ -72,7 +75,7 @@ static int log_everything(struct agent_db *db, uint64_t size_bytes, struct fault
 
 static struct endpoint_spec target_spec(const struct bench *bench)
 {
-	return (struct endpoint_spec){.kind = ENDPOINT_ISCSI,
+	const struct endpoint_spec spec = {.kind = ENDPOINT_ISCSI,
 		.writable = true,
 		.address = "127.0.0.1",
 		.port = bench->port,
@@ -82,6 +85,8 @@ static struct endpoint_spec target_spec(const struct bench *bench)
 		.secret = SECRET,
 		.serial = SERIAL,
 		.size_bytes = bench->size_bytes};
+
+	return bench->door ? lun_door_spec(bench->door, spec) : spec;
 }
 
 static int run_ferry(struct bench *bench, struct fault *fault)
@@ -161,7 +166,15 @@ static int run_qemu_img(struct bench *bench, struct fault *fault)
 static const struct engine {
 	const char *name;
 	int (*run)(struct bench *bench, struct fault *fault);
-} engines[] = {{"ferry", run_ferry}, {"qemu-img", run_qemu_img}, {"bound", run_bound}};
+} engines[] = {{"ferry", run_ferry}, {"ferry-tls", run_ferry}, {"qemu-img", run_qemu_img},
+	{"bound", run_bound}, {"bound-tls", run_bound}};
+
+static bool is_in_tls(const struct bench *bench)
+{
+	const char *dash = strrchr(bench->engine, '-');
+
+	return dash && strcmp(dash, "-tls") == 0;
+}
 
 static const struct engine *find_engine(const char *name)
 {
@@ -175,7 +188,7 @@ static const struct engine *find_engine(const char *name)
 
 static int compare(const struct bench *bench, struct fault *fault)
 {
-	bool repeats = strcmp(bench->engine, "bound") == 0;
+	bool repeats = find_engine(bench->engine)->run == run_bound;
 	size_t piece = repeats ? BOUND_BYTES : MIB;
 	int a CLEANUP_CLOSE = open(bench->source, O_RDONLY | O_CLOEXEC);
 	int b CLEANUP_CLOSE = open(bench->dest, O_RDONLY | O_CLOEXEC);
@@ -228,6 +241,24 @@ static double machine_cpu_seconds(void)
 	return (double)(user + nice + system + irq + softirq) / (double)sysconf(_SC_CLK_TCK);
 }
 
+static int run_engine(struct bench *bench, struct fault *fault)
+{
+	struct lun_door door;
+	double machine_before;
+
+	if (is_in_tls(bench)) {
+		lun_door_start(&door);
+		lun_door_lead_to(&door, bench->port);
+		bench->door = &door;
+	}
+	machine_before = machine_cpu_seconds();
+	int r = find_engine(bench->engine)->run(bench, fault);
+	bench->machine_cpu_seconds = machine_cpu_seconds() - machine_before;
+	if (bench->door)
+		lun_door_stop(&door);
+	return r;
+}
+
 static int with_export(struct bench *bench, struct fault *fault)
 {
 	const char *slash = strrchr(bench->dest, '/');
@@ -255,9 +286,7 @@ static int with_export(struct bench *bench, struct fault *fault)
 	if (r < 0)
 		return r;
 	bench->port = tgt_port(tgt);
-	double machine_before = machine_cpu_seconds();
-	r = find_engine(bench->engine)->run(bench, fault);
-	bench->machine_cpu_seconds = machine_cpu_seconds() - machine_before;
+	r = run_engine(bench, fault);
 	bench->target_cpu_seconds = process_cpu_seconds(tgt_pid(tgt));
 	return r < 0 ? r : export_withdraw(tgt, 1, USER, fault);
 }
@@ -284,7 +313,7 @@ static void print_result(const struct bench *bench, long rss_kib)
 		value_new_double(MAX(
 			bench->machine_cpu_seconds - bench->cpu_seconds - bench->target_cpu_seconds,
 			0.0)));
-	if (strcmp(bench->engine, "ferry") == 0) {
+	if (find_engine(bench->engine)->run == run_ferry) {
 		value_set_int(result, "sent_bytes", (int64_t)bench->progress.sent);
 		value_set_int(result, "peak_rss_kib", rss_kib);
 	}
@@ -367,7 +396,7 @@ static int parse_options(int argc, char **argv, struct bench *bench)
 		!find_engine(argv[optind])) {
 		fprintf(stderr, "usage: bench_copy [--sessions N] [--request SIZE] "
 				"[--in-flight SIZE] [--threads N] [--allocated] "
-				"ferry|qemu-img|bound SOURCE "
+				"ferry|ferry-tls|qemu-img|bound|bound-tls SOURCE "
 				"/ABSOLUTE/NEW-FILE\n");
 		return -EINVAL;
 	}
