@@ -25,6 +25,8 @@ static const struct column columns[] = {
 	{"VM-UUID", "vm_uuid", COLUMN_TEXT, NULL},
 	{"TOTAL", "bytes_total", COLUMN_SIZE, NULL},
 	{"SENT", "bytes_sent", COLUMN_SIZE, NULL},
+	{"COMPARED", "bytes_compared", COLUMN_SIZE, NULL},
+	{"SAVED", "bytes_saved", COLUMN_SIZE, NULL},
 	{"TIME-LEFT", "eta", COLUMN_DURATION, NULL},
 	{"LIVE", "live", COLUMN_BOOL, NULL},
 	{"ROUNDS", "rounds", COLUMN_INT, NULL},

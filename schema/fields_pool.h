@@ -225,6 +225,8 @@ static const struct class_field migration_fields[] = {
 	F(progress, FLOAT, RO, .doc = "0 to 1"),
 	F(bytes_total, INT, RO, .doc = "to be sent, as known now"),
 	F(bytes_sent, INT, RO),
+	F(bytes_compared, INT, RO, .doc = "by digest, because the move was interrupted"),
+	F(bytes_saved, INT, RO, .doc = "of those: held by the destination, so not sent again"),
 	F(rate, INT, RO, .doc = "bytes a second, lately"),
 	F(eta, INT, RO, .fallback = "-1", .doc = "seconds; -1: unknown"),
 	F(disks, MAP, RO, .doc = "number of the disk to its figures, as JSON"),

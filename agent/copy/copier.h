@@ -22,6 +22,8 @@ struct copy_progress {
 	_Atomic uint64_t sent;     /* written to the target, with what was sent again */
 	_Atomic uint64_t skipped_zero; /* zeros found by scanning and not sent */
 	_Atomic uint64_t skipped_hole; /* holes of the source, not read */
+	_Atomic uint64_t compared;     /* by digest before they were sent (compare.h) */
+	_Atomic uint64_t same;         /* of those: the target had them, so they were not sent */
 };
 
 struct copy_params {

@@ -1,19 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/migrate/live.h"
 
-#include "agent/copy/digest.h"
 #include "agent/guest/throttle.h"
+#include "agent/migrate/resume.h"
 #include "agent/migrate/transfer.h"
+#include "agent/migrate/verify.h"
 #include "base/alloc.h"
-#include "base/buf.h"
 #include "base/clock.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 
-#define BITMAPS_KIND        "bitmaps" /* of resources; the name is the migration's uuid */
-#define DIGEST_TIMEOUT_USEC (60 * USEC_PER_SEC)
+#define BITMAPS_KIND "bitmaps" /* of resources; the name is the migration's uuid */
 
 bool live_is_wanted(struct migration *m)
 {
@@ -149,14 +148,16 @@ int live_track(struct live *live, struct fault *fault)
 		m->params->storage->agent, m->uuid, BITMAPS_KIND, m->uuid, NULL, NULL, fault);
 	if (r == 0)
 		r = dirty_probe(live->dirty, &state, fault);
+	bool is_gone = state == DIRTY_LOST || state == DIRTY_NONE;
 	/* Nothing was read on the strength of it before the disks are exported. */
-	if (r == 0 && state == DIRTY_LOST && migration_state(m) == STATE_PREPARING)
+	if (r == 0 && is_gone && live->n_disks && migration_state(m) != STATE_PREPARING)
+		r = resume_distrust(
+			m, "the record of what the guest wrote is gone from its QEMU", fault);
+	if (r == 0 && state == DIRTY_LOST)
 		r = dirty_stop(live->dirty, fault);
-	if (r == 0 && state == DIRTY_NONE && migration_state(m) != STATE_PREPARING)
-		return fault_text(fault, -ESTALE,
-			"the record of what the guest wrote since the copy began is gone from its "
-			"QEMU: migrate the VM again");
-	return r < 0 ? r : dirty_start(live->dirty, fault);
+	if (r == 0)
+		r = dirty_start(live->dirty, fault);
+	return r < 0 ? r : resume_refill(m, fault);
 }
 
 static int restore_throttle(struct live *live, struct fault *fault)
@@ -183,52 +184,13 @@ int live_forget(struct live *live, struct fault *fault)
 /* --- Rounds -------------------------------------------------------------------------------------
  */
 
-static char *format_extents(const struct extent *extents, size_t n)
-{
-	struct buf text CLEANUP_BUF = BUF_INIT;
-
-	for (size_t i = 0; i < n; i++)
-		buf_printf(&text, "%s%" PRIu64 " %" PRIu64, i ? " " : "", extents[i].offset,
-			extents[i].length);
-	return buf_take_string(&text);
-}
-
-static bool is_digest(const char *hex, const unsigned char *digest)
-{
-	static const char digits[] = "0123456789abcdef";
-
-	for (size_t i = 0; i < DIGEST_BYTES; i++)
-		if (hex[2 * i] != digits[digest[i] >> 4] ||
-			hex[2 * i + 1] != digits[digest[i] & 15])
-			return false;
-	return true;
-}
-
 static int compare(void *arg, unsigned disk, const struct extent *extents, size_t n,
 	const unsigned char *digests, bool *ret_differs, struct fault *fault)
 {
 	struct live_comparer *comparer = arg;
-	struct migration *m = comparer->migration;
-	char *text CLEANUP_FREE = format_extents(extents, n);
-	struct value *args CLEANUP_VALUE = value_new_array();
-	struct value *result CLEANUP_VALUE = NULL;
 
-	value_append(args, value_new_int(disk));
-	value_append_string(args, text);
-	int r = peer_call_patiently(comparer->peer, "digest_extents", m->uuid, args,
-		DIGEST_TIMEOUT_USEC, m->params->peer_timeout_usec, m->cancel, &result, fault);
-	if (r < 0)
-		return r;
-	const char *there = value_find_string(result, "digests", "");
-	if (strlen(there) != n * DIGEST_BYTES * 2)
-		return fault_text(fault, -EBADMSG,
-			"verify: the destination's answer about disk %u is not a list of %zu "
-			"digests",
-			disk, n);
-	for (size_t i = 0; i < n; i++)
-		ret_differs[i] =
-			!is_digest(there + i * DIGEST_BYTES * 2, digests + i * DIGEST_BYTES);
-	return 0;
+	return verify_extents(
+		comparer->migration, comparer->peer, disk, extents, n, digests, ret_differs, fault);
 }
 
 static int open_pass(

@@ -16,11 +16,14 @@
 
 /* Figures of one disk that other threads read while it is copied. */
 struct migration_disk {
-	struct copy_progress copy;     /* of this run of the daemon */
-	_Atomic uint64_t done_before;  /* of its allocated bytes, by earlier runs */
-	_Atomic uint64_t sent_before;  /* bytes */
+	struct copy_progress copy;    /* of this run of the daemon */
+	_Atomic uint64_t done_before; /* of its allocated bytes, by earlier runs */
+	_Atomic uint64_t sent_before; /* bytes */
+	_Atomic uint64_t compared_before;
+	_Atomic uint64_t same_before;
 	_Atomic uint64_t started_usec; /* 0: not yet */
 	_Atomic uint64_t ended_usec;   /* 0: not yet */
+	bool unsure; /* what was sent last may be there: the sender's thread's (resume.h) */
 };
 
 /* Figures of a guest that is moved while it runs. */
@@ -70,6 +73,8 @@ struct migration {
 	struct migration_figures figures;
 	_Atomic bool forgotten; /* somebody said that the destination is gone for ever */
 	_Atomic bool quiet;     /* the guest is paused: nothing is reported now */
+	bool resumed;           /* by this agent, from a stored state: its own thread's */
+	bool settled;           /* what was in doubt is compared (resume.h): its own thread's */
 	struct live *live;      /* its own thread's; NULL: the VM is halted, or not looked at yet */
 
 	/* Receiver: only inside migration_enter. Sender: exports only, its own thread. */

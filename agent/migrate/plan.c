@@ -58,6 +58,16 @@ static int inspect_source(const char *path, struct stat *ret_st)
 	return S_ISREG(ret_st->st_mode) ? 0 : -EINVAL;
 }
 
+/* By what a file is known to be the same and unchanged. */
+static void set_identity(struct value *disk, const struct stat *st)
+{
+	value_set_int(disk, "file_size", st->st_size);
+	value_set_int(disk, "device", (int64_t)st->st_dev);
+	value_set_int(disk, "inode", (int64_t)st->st_ino);
+	value_set_int(disk, "mtime_sec", st->st_mtim.tv_sec);
+	value_set_int(disk, "mtime_nsec", st->st_mtim.tv_nsec);
+}
+
 /* What is in the file: the disk's size, and how much of it is data. */
 static int inspect_content(const char *path, const char *vdi, int64_t size,
 	struct image_info *ret_info, uint64_t *ret_data_bytes, struct fault *fault)
@@ -114,11 +124,7 @@ static int plan_disk(const struct storage *storage, const char *vm, const char *
 	value_set_string(disk, "sr", sr);
 	value_set_int(disk, "size", (int64_t)image.virtual_bytes);
 	value_set_int(disk, "allocated", (int64_t)data_bytes);
-	value_set_int(disk, "file_size", st.st_size);
-	value_set_int(disk, "device", (int64_t)st.st_dev);
-	value_set_int(disk, "inode", (int64_t)st.st_ino);
-	value_set_int(disk, "mtime_sec", st.st_mtim.tv_sec);
-	value_set_int(disk, "mtime_nsec", st.st_mtim.tv_nsec);
+	set_identity(disk, &st);
 	*ret_disk = disk;
 
 	struct value *manifest = value_new_struct();
@@ -236,6 +242,26 @@ int plan_make(const struct storage *storage, const struct migrate_request *reque
 	value_set(manifest, "disks", TAKE_PTR(manifest_disks));
 	*ret_disks = TAKE_PTR(disks);
 	*ret_manifest = TAKE_PTR(manifest);
+	return 0;
+}
+
+int plan_renew_sources(struct value *disks, struct fault *fault)
+{
+	for (size_t i = 0; i < disks->array.n_items; i++) {
+		struct value *disk = disks->array.items[i];
+		const char *path = value_find_string(disk, "path", "");
+		struct image_info image;
+		uint64_t data_bytes;
+		struct stat st;
+		int r = inspect_source(path, &st);
+		if (r < 0)
+			return fault_errno(fault, r, "source disk %zu (%s)", i, path);
+		r = inspect_content(path, value_find_string(disk, "vdi", ""),
+			value_find_int(disk, "size", -1), &image, &data_bytes, fault);
+		if (r < 0)
+			return r;
+		set_identity(disk, &st);
+	}
 	return 0;
 }
 

@@ -30,5 +30,7 @@ int plan_make(const struct storage *storage, const struct migrate_request *reque
 /* -EBUSY with a fault when a disk's file is no longer what was planned (size, inode, time of
  * change). */
 int plan_check_sources(const struct value *disks, struct fault *fault);
+/* Takes the files as they are now into the plan; -EINVAL when one holds a disk of another size. */
+int plan_renew_sources(struct value *disks, struct fault *fault);
 
 #endif

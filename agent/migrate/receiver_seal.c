@@ -62,7 +62,7 @@ static int check_disk_indexes(
 
 static int check_vm(const struct value *before, const struct value *now, struct fault *fault)
 {
-	static const char *const texts[] = {"uuid", "power_state"};
+	static const char *const texts[] = {"uuid"};
 	static const char *const numbers[] = {"memory_static_max", "VCPUs_max"};
 
 	if (!now || now->type != VALUE_STRUCT)
@@ -95,6 +95,34 @@ static int check_renewal(const struct value *before, const struct value *now, st
 	return r < 0 ? r : receiver_check_size(now, fault);
 }
 
+static const char *power_state(const struct value *manifest)
+{
+	return value_find_string(value_find(manifest, "vm"), "power_state", "");
+}
+
+/* The guest may have ended at the source, which then moves the VM as a halted one: nothing is to
+ * wait for its memory here. */
+static int check_power(struct migration *m, const struct value *before, const struct value *now,
+	bool *ret_ended, struct fault *fault)
+{
+	*ret_ended = live_is_wanted(m) && strcmp(power_state(now), "Halted") == 0;
+	if (*ret_ended || strcmp(power_state(before), power_state(now)) == 0)
+		return 0;
+	return differs("vm", 0, "power_state", fault);
+}
+
+static int become_halted(struct migration *m, struct value *manifest, struct fault *fault)
+{
+	int r = receiver_end_incoming(m, fault);
+
+	if (r < 0)
+		return r;
+	log_info("MIG-HALTED", "migration=%s the guest ended at the source", m->uuid);
+	value_set_bool(manifest, "live", false);
+	migration_set(m, "live", value_new_bool(false));
+	return 0;
+}
+
 /* A VM that was renamed while it moved keeps its new name. */
 static int renew_manifest(struct migration *m, const struct value *now, struct fault *fault)
 {
@@ -102,7 +130,12 @@ static int renew_manifest(struct migration *m, const struct value *now, struct f
 
 	if (!now || now->record.n_members == 0)
 		return 0;
+	bool ended = false;
 	int r = check_renewal(manifest, now, fault);
+	if (r == 0)
+		r = check_power(m, manifest, now, &ended, fault);
+	if (r == 0 && ended)
+		r = become_halted(m, manifest, fault);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < ARRAY_SIZE(renewed); i++) {

@@ -143,6 +143,7 @@ void report_state(struct migration *m)
 
 	value_set_string(fields, "state", migration_state_name(state));
 	add_attention(m, fields);
+	value_set_bool(fields, "live", live_is_wanted(m));
 	if (vm && object_exists(pool, "VM", vm))
 		value_set_string(fields, "VM", vm);
 	if (who)
@@ -179,6 +180,8 @@ struct totals {
 	uint64_t allocated;
 	uint64_t done;
 	uint64_t sent;
+	uint64_t compared;
+	uint64_t same;
 };
 
 /* The figures of one disk, as a struct; adds them up. */
@@ -186,8 +189,10 @@ static struct value *disk_figures(
 	const struct migration_disk *disk, const struct value *plan, struct totals *totals)
 {
 	uint64_t allocated = (uint64_t)value_find_int(plan, "allocated", 0);
-	uint64_t done = MIN(allocated, disk->done_before + disk->copy.read);
+	uint64_t done = MIN(allocated, disk->done_before + disk->copy.same + disk->copy.read);
 	uint64_t sent = disk->sent_before + disk->copy.sent;
+	uint64_t compared = disk->compared_before + disk->copy.compared;
+	uint64_t same = disk->same_before + disk->copy.same;
 	uint64_t end = disk->ended_usec ? disk->ended_usec : clock_now_usec();
 	struct value *figures = value_new_struct();
 
@@ -199,6 +204,8 @@ static struct value *disk_figures(
 	value_set_int(figures, "allocated", (int64_t)allocated);
 	value_set_int(figures, "done", (int64_t)done);
 	value_set_int(figures, "sent", (int64_t)sent);
+	value_set_int(figures, "compared", (int64_t)compared);
+	value_set_int(figures, "same", (int64_t)same);
 	value_set_int(figures, "zero", (int64_t)disk->copy.skipped_zero);
 	value_set_int(figures, "hole", (int64_t)disk->copy.skipped_hole);
 	value_set(figures, "seconds",
@@ -208,6 +215,8 @@ static struct value *disk_figures(
 	totals->allocated += allocated;
 	totals->done += done;
 	totals->sent += sent;
+	totals->compared += compared;
+	totals->same += same;
 	return figures;
 }
 
@@ -271,6 +280,8 @@ void report_progress(struct migration *m, struct report_measure *measure)
 	struct value *entries = value_new_struct();
 	struct value *disks = value_new_struct();
 	struct value *sent = value_new_array();
+	struct value *compared = value_new_array();
+	struct value *same = value_new_array();
 	struct totals totals = {0};
 	char *ref CLEANUP_FREE = find_object(m);
 
@@ -284,8 +295,12 @@ void report_progress(struct migration *m, struct report_measure *measure)
 		value_set_string(disks, number, text.data);
 		value_set_string(entries, key, text.data);
 		value_append(sent, value_new_int(value_find_int(figures, "sent", 0)));
+		value_append(compared, value_new_int(value_find_int(figures, "compared", 0)));
+		value_append(same, value_new_int(value_find_int(figures, "same", 0)));
 	}
 	migration_set(m, "sent", sent);
+	migration_set(m, "compared", compared);
+	migration_set(m, "same", same);
 	measure_rate(measure, totals.done);
 	double rate = measure->rate_bytes_per_sec;
 	int64_t eta = rate >= 1 ? (int64_t)((double)(totals.allocated - totals.done) / rate) : -1;
@@ -297,6 +312,8 @@ void report_progress(struct migration *m, struct report_measure *measure)
 	value_set(fields, "progress", value_new_double(progress));
 	value_set_int(fields, "bytes_total", (int64_t)totals.allocated);
 	value_set_int(fields, "bytes_sent", (int64_t)totals.sent);
+	value_set_int(fields, "bytes_compared", (int64_t)totals.compared);
+	value_set_int(fields, "bytes_saved", (int64_t)totals.same);
 	value_set_int(fields, "rate", (int64_t)rate);
 	value_set_int(fields, "eta", eta);
 	if (live_is_wanted(m))

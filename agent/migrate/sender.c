@@ -9,6 +9,7 @@
 #include "agent/migrate/peer.h"
 #include "agent/migrate/plan.h"
 #include "agent/migrate/report.h"
+#include "agent/migrate/resume.h"
 #include "agent/migrate/source.h"
 #include "agent/migrate/transfer.h"
 #include "base/alloc.h"
@@ -62,21 +63,6 @@ static enum migration_event run_new(struct migration *m, struct peer *peer, stru
 	return r < 0 ? failure(m, fault) : EVENT_STARTED;
 }
 
-static int fill_log(struct migration *m, struct fault *fault)
-{
-	struct value *disks CLEANUP_VALUE = migration_get(m, "disks");
-
-	for (size_t i = 0; i < disks->array.n_items; i++) {
-		struct extent whole = {
-			.length = (uint64_t)value_find_int(disks->array.items[i], "size", 0)};
-		int r = extent_log_add(
-			m->params->storage->agent, m->uuid, (unsigned)i, &whole, 1, fault);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
 static enum migration_event run_preparing(
 	struct migration *m, struct peer *peer, struct fault *fault)
 {
@@ -85,7 +71,7 @@ static enum migration_event run_preparing(
 
 	int r = live_is_wanted(m) ? live_track(m->live, fault) : 0;
 	if (r == 0)
-		r = fill_log(m, fault);
+		r = resume_fill_log(m, fault);
 	if (r < 0)
 		return failure(m, fault);
 	value_append(args, migration_get(m, "manifest"));
@@ -96,28 +82,46 @@ static enum migration_event run_preparing(
 	return r < 0 ? failure(m, fault) : EVENT_PREPARED;
 }
 
-static enum migration_event run_copying(struct migration *m, struct peer *peer, struct fault *fault)
+/* Until the log is empty; of a guest that runs, and whose writes were lost sight of, until the log
+ * has only what differs: its rounds send that. */
+static int copy_disks(struct migration *m, struct peer *peer, struct fault *fault)
 {
 	bool live = live_is_wanted(m);
-	int r = live ? live_track(m->live, fault) : 0;
+	int r = live ? live_track(m->live, fault) : resume_check_sources(m, fault);
 
-	if (r == 0)
-		r = transfer_run(m, peer, fault);
+	if (r < 0)
+		return r;
+	return live && resume_is_distrusted(m) ? resume_settle(m, peer, fault)
+					       : transfer_run(m, peer, fault);
+}
+
+static enum migration_event run_copying(struct migration *m, struct peer *peer, struct fault *fault)
+{
+	int r = copy_disks(m, peer, fault);
+
 	if (r < 0)
 		return failure(m, fault);
-	if (live)
+	if (live_is_wanted(m))
 		return EVENT_BULK_COPIED;
 	migration_set(m, "sealing", value_new_bool(true));
 	return EVENT_COPIED;
 }
 
-static enum migration_event run_converging(
-	struct migration *m, struct peer *peer, struct fault *fault)
+static int converge(struct migration *m, struct peer *peer, struct fault *fault)
 {
 	int r = live_track(m->live, fault);
 
 	if (r == 0)
-		r = converge_run(m, peer, fault);
+		r = resume_settle(m, peer, fault);
+	return r < 0 ? r : converge_run(m, peer, fault);
+}
+
+static enum migration_event run_converging(
+	struct migration *m, struct peer *peer, struct fault *fault)
+{
+	/* A guest that has ended is as still as one that was stopped. */
+	int r = live_is_wanted(m) ? converge(m, peer, fault) : copy_disks(m, peer, fault);
+
 	if (r < 0)
 		return failure(m, fault);
 	migration_set(m, "sealing", value_new_bool(true));
@@ -455,6 +459,16 @@ static bool needs_guest(enum migration_state state)
 	       state == STATE_SWITCHING || state == STATE_HANDOVER;
 }
 
+/* One that ended while no agent looked does not end the move: its disks are what is left of it. */
+static int open_guest(struct migration *m, enum migration_state state, struct fault *fault)
+{
+	int r = live_open(m, fault);
+
+	if (r != -ESRCH || !m->resumed || (state != STATE_COPYING && state != STATE_CONVERGING))
+		return r;
+	return resume_as_halted(m, fault);
+}
+
 static enum migration_event act(struct migration *m, struct peer *peer, struct fault *fault)
 {
 	enum migration_state state = migration_state(m);
@@ -465,7 +479,7 @@ static enum migration_event act(struct migration *m, struct peer *peer, struct f
 		cancellable ? m->cancel : m->stop, fault, "sender.%s", migration_state_name(state));
 	if (r < 0)
 		return cancellable ? failure(m, fault) : STAY;
-	if (live_is_wanted(m) && needs_guest(state) && live_open(m, fault) < 0)
+	if (live_is_wanted(m) && needs_guest(state) && open_guest(m, state, fault) < 0)
 		return failure(m, fault);
 	return actions[state](m, peer, fault);
 }
@@ -483,6 +497,9 @@ void sender_run(struct migration *m)
 {
 	struct peer *peer CLEANUP_PEER = peer_of(m);
 
+	m->resumed = migration_state(m) != STATE_NEW;
+	for (size_t i = 0; i < m->n_disks; i++)
+		m->disks[i].unsure = m->resumed;
 	while (!fsm_is_final(migration_state(m))) {
 		struct fault fault CLEANUP_FAULT = FAULT_INIT;
 		enum migration_event event = act(m, peer, &fault);

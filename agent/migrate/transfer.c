@@ -5,6 +5,7 @@
 #include "agent/migrate/image_source.h"
 #include "agent/migrate/live.h"
 #include "agent/migrate/pulse.h"
+#include "agent/migrate/resume.h"
 #include "agent/migrate/verify.h"
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -169,6 +170,8 @@ static int copy_disk(struct migration *m, struct peer *peer, unsigned disk,
 		uint64_t left;
 		uint64_t rows;
 		r = m->exports ? 0 : transfer_renew(m, peer, fault);
+		if (r == 0 && m->disks[disk].unsure)
+			r = resume_compare(m, peer, disk, source, fault);
 		if (r == 0)
 			r = copy_once(m, disk, source, fresh, fault);
 		if (!m->exports || !transfer_is_session_loss(r))
@@ -176,6 +179,7 @@ static int copy_disk(struct migration *m, struct peer *peer, unsigned disk,
 		char *text CLEANUP_FREE = fault_describe(fault);
 		log_warn("MIG-SESSION-LOST", "migration=%s disk=%u error=%s", m->uuid, disk, text);
 		m->exports = value_free(m->exports);
+		m->disks[disk].unsure = true;
 		int total = extent_log_total(
 			m->params->storage->agent, m->uuid, disk, &left, &rows, fault);
 		if (total < 0)
@@ -201,7 +205,7 @@ static int copy_with_verifier(struct migration *m, struct peer *peer, unsigned d
 	if (r < 0)
 		return r;
 	m->disks[disk].started_usec = clock_now_usec();
-	r = copy_disk(m, peer, disk, source, true, fault);
+	r = copy_disk(m, peer, disk, source, !resume_is_distrusted(m), fault);
 	m->disks[disk].ended_usec = clock_now_usec();
 	*ret_n_equal = verifier_stop(verifier);
 	return r;
@@ -255,10 +259,19 @@ static void order_by_size(const struct value *disks, unsigned *order)
 	}
 }
 
+static uint64_t figure_before(const struct value *figures, size_t disk)
+{
+	if (!figures || figures->type != VALUE_ARRAY || disk >= figures->array.n_items)
+		return 0;
+	return (uint64_t)figures->array.items[disk]->integer;
+}
+
 /* What earlier runs of the daemon did, for figures that do not go back. */
 static int count_done_before(struct migration *m, const struct value *disks, struct fault *fault)
 {
 	struct value *sent CLEANUP_VALUE = migration_get(m, "sent");
+	struct value *compared CLEANUP_VALUE = migration_get(m, "compared");
+	struct value *same CLEANUP_VALUE = migration_get(m, "same");
 
 	for (size_t i = 0; i < disks->array.n_items; i++) {
 		uint64_t size = (uint64_t)value_find_int(disks->array.items[i], "size", 0);
@@ -272,8 +285,9 @@ static int count_done_before(struct migration *m, const struct value *disks, str
 			return r;
 		m->disks[i].done_before =
 			(uint64_t)((double)allocated * (1.0 - (double)left / (double)size));
-		if (sent && sent->type == VALUE_ARRAY && i < sent->array.n_items)
-			m->disks[i].sent_before = (uint64_t)sent->array.items[i]->integer;
+		m->disks[i].sent_before = figure_before(sent, i);
+		m->disks[i].compared_before = figure_before(compared, i);
+		m->disks[i].same_before = figure_before(same, i);
 	}
 	return 0;
 }

@@ -3,14 +3,17 @@
 
 #include "agent/copy/digest.h"
 #include "base/alloc.h"
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/log.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
-#define CALL_TIMEOUT_USEC (120 * USEC_PER_SEC) /* a span is 1 GiB, perhaps on a slow disk */
-#define LOOK_USEC         (200 * USEC_PER_MSEC)
+#define CALL_TIMEOUT_USEC    (120 * USEC_PER_SEC) /* a span is 1 GiB, perhaps on a slow disk */
+#define EXTENTS_TIMEOUT_USEC (60 * USEC_PER_SEC)
+#define LOOK_USEC            (200 * USEC_PER_MSEC)
 
 static int hex_digit(char c)
 {
@@ -103,6 +106,59 @@ int verify_disk(struct migration *m, struct peer *peer, unsigned disk, uint64_t 
 	*ret_differ = differ;
 	return 0;
 }
+
+/* --- Extents ------------------------------------------------------------------------------------
+ */
+
+static char *format_extents(const struct extent *extents, size_t n)
+{
+	struct buf text CLEANUP_BUF = BUF_INIT;
+
+	for (size_t i = 0; i < n; i++)
+		buf_printf(&text, "%s%" PRIu64 " %" PRIu64, i ? " " : "", extents[i].offset,
+			extents[i].length);
+	return buf_take_string(&text);
+}
+
+static bool is_digest(const char *hex, const unsigned char *digest)
+{
+	static const char digits[] = "0123456789abcdef";
+
+	for (size_t i = 0; i < DIGEST_BYTES; i++)
+		if (hex[2 * i] != digits[digest[i] >> 4] ||
+			hex[2 * i + 1] != digits[digest[i] & 15])
+			return false;
+	return true;
+}
+
+int verify_extents(struct migration *m, struct peer *peer, unsigned disk,
+	const struct extent *extents, size_t n, const unsigned char *digests, bool *ret_differs,
+	struct fault *fault)
+{
+	char *text CLEANUP_FREE = format_extents(extents, n);
+	struct value *args CLEANUP_VALUE = value_new_array();
+	struct value *result CLEANUP_VALUE = NULL;
+
+	value_append(args, value_new_int(disk));
+	value_append_string(args, text);
+	int r = peer_call_patiently(peer, "digest_extents", m->uuid, args, EXTENTS_TIMEOUT_USEC,
+		m->params->peer_timeout_usec, m->cancel, &result, fault);
+	if (r < 0)
+		return r;
+	const char *there = value_find_string(result, "digests", "");
+	if (strlen(there) != n * DIGEST_BYTES * 2)
+		return fault_text(fault, -EBADMSG,
+			"verify: the destination's answer about disk %u is not a list of %zu "
+			"digests",
+			disk, n);
+	for (size_t i = 0; i < n; i++)
+		ret_differs[i] =
+			!is_digest(there + i * DIGEST_BYTES * 2, digests + i * DIGEST_BYTES);
+	return 0;
+}
+
+/* --- Behind the copy ----------------------------------------------------------------------------
+ */
 
 struct verifier {
 	struct migration *migration;

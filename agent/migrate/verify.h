@@ -11,6 +11,12 @@
 int verify_disk(struct migration *migration, struct peer *peer, unsigned disk, uint64_t size_bytes,
 	uint64_t from, uint64_t *ret_differ, struct fault *fault);
 
+/* Sets ret_differs[i] where the receiver does not hold what digests (DIGEST_BYTES each) are of. As
+ * pass_compare. */
+int verify_extents(struct migration *migration, struct peer *peer, unsigned disk,
+	const struct extent *extents, size_t n, const unsigned char *digests, bool *ret_differs,
+	struct fault *fault);
+
 /* Compares behind the copy: a thread that takes each span as soon as the log holds nothing at or
  * below it. It stops at the first error or difference, which verify_disk then meets again. */
 struct verifier;

@@ -339,6 +339,25 @@ class Hostile(unittest.TestCase):
         self.assertIn("memory", answer["error"][1])
         self.assertEqual(peer.call("commit")["decision"], "aborted")
 
+    def test_a_guest_that_ended_at_the_source(self):
+        """It moves on as a halted VM: nobody waits for its memory any more."""
+        peer = Peer(self.pool)
+        manifest = self.live()
+        peer.prepare(manifest)
+        peer.call("incoming")
+        now = {name: copy.deepcopy(manifest[name]) for name in ("vm", "vbds", "vifs")}
+        for state in ("Suspended", "Paused", "", "halted"):
+            now["vm"]["power_state"] = state
+            self.refused(peer.call, "seal", now)
+            self.assertEqual(peer.call("status")["incoming"], "waiting")
+        now["vm"]["power_state"] = "Halted"
+        self.assertEqual(peer.call("seal", now)["state"], "SEALED")
+        self.assertEqual(self.pool.guests(), [])
+        self.assertEqual(peer.call("commit")["decision"], "committed")
+        peer.call("finish")
+        self.assertEqual(self.pool.session.VM.get_power_state(self.pool.vm_by_uuid(now["vm"]["uuid"])), "Halted")
+        self.arrived += 1
+
     def test_another_ones_migration(self):
         owner, thief = Peer(self.pool), Peer(self.pool)
         owner.prepare(self.manifest())
