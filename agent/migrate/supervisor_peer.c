@@ -167,6 +167,41 @@ static int check_undecided(
 		committed ? "committed" : "aborted");
 }
 
+static int create_checked(struct supervisor *supervisor, const char *session, const char *migration,
+	const struct value *manifest, struct migration **ret_migration, struct fault *fault)
+{
+	int r = check_undecided(supervisor, migration, fault);
+
+	if (r == 0)
+		r = receiver_check(supervisor->params, manifest, fault);
+	if (r == 0)
+		r = supervisor_session_bind(supervisor, session, migration, fault);
+	return r < 0 ? r
+		     : create_receiver(
+			       supervisor, session, migration, manifest, ret_migration, fault);
+}
+
+/* Entered. When the same call came twice at one moment, the second finds what the first made. */
+static int find_or_create(struct supervisor *supervisor, const char *session, const char *migration,
+	const struct value *manifest, struct migration **ret_migration, struct fault *fault)
+{
+	struct fault why CLEANUP_FAULT = FAULT_INIT;
+	int r = find(supervisor, session, migration, ret_migration, fault);
+
+	if (r == 0 && !*ret_migration) {
+		r = create_checked(supervisor, session, migration, manifest, ret_migration, &why);
+		if (r != -EAGAIN) {
+			fault_move(fault, &why);
+			return r;
+		}
+		r = find(supervisor, session, migration, ret_migration, fault);
+		/* It has ended meanwhile. */
+		if (r == 0 && !*ret_migration)
+			r = migration_busy(migration, -EAGAIN, fault);
+	}
+	return r < 0 ? r : migration_enter(*ret_migration, ENTER_TIMEOUT, fault);
+}
+
 int supervisor_peer_prepare(struct supervisor *supervisor, const char *session,
 	const char *migration, const struct value *manifest, struct value **ret_result,
 	struct fault *fault)
@@ -180,18 +215,7 @@ int supervisor_peer_prepare(struct supervisor *supervisor, const char *session,
 			*ret_result = value_new_struct();
 		return r;
 	}
-	int r = find(supervisor, session, migration, &m, fault);
-	if (r == 0 && m)
-		r = migration_enter(m, ENTER_TIMEOUT, fault);
-	if (r == 0 && !m) {
-		r = check_undecided(supervisor, migration, fault);
-		if (r == 0)
-			r = receiver_check(supervisor->params, manifest, fault);
-		if (r == 0)
-			r = supervisor_session_bind(supervisor, session, migration, fault);
-		if (r == 0)
-			r = create_receiver(supervisor, session, migration, manifest, &m, fault);
-	}
+	int r = find_or_create(supervisor, session, migration, manifest, &m, fault);
 	if (r < 0)
 		return r;
 	if (migration_state(m) == STATE_ALLOCATING)

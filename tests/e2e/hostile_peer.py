@@ -412,11 +412,7 @@ class Hostile(unittest.TestCase):
             answers = []
             calls = [("commit",), ("abort", "race"), ("commit",)]
             self.random.shuffle(calls)
-            threads = [threading.Thread(target=self.answer_of, args=(peer, call, answers)) for call in calls]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            self.at_once(peer, calls, answers)
             decisions = {answer["decision"] for answer in answers if "decision" in answer}
             self.assertEqual(len(decisions), 1, answers)
             arrived = self.pool.vm_by_uuid(manifest["vm"]["uuid"]) is not None
@@ -425,23 +421,28 @@ class Hostile(unittest.TestCase):
                 peer.call("finish")
                 self.arrived += 1
 
-    def answer_of(self, peer, call, answers):
-        """Through a connection of its own."""
-        session = self.pool.session.other()
-        try:
-            answers.append(session.raw(f"Peer.{call[0]}", peer.token["session_id"], peer.uuid, *arguments(*call)))
-        except Failure as failure:
-            answers.append({"failure": failure.details})
-        finally:
-            session.logout()
+    def at_once(self, peer, calls, answers):
+        """Each by a connection of its own, which is open before the first is made."""
+        gate = threading.Barrier(len(calls))
+        sessions = [self.pool.session.other() for _ in calls]
 
-    def together(self, peer, n, *call):
-        answers = []
-        threads = [threading.Thread(target=self.answer_of, args=(peer, call, answers)) for _ in range(n)]
+        def run(session, call):
+            gate.wait()
+            try:
+                answers.append(session.raw(f"Peer.{call[0]}", peer.token["session_id"], peer.uuid, *arguments(*call)))
+            except Failure as failure:
+                answers.append({"failure": failure.details})
+        threads = [threading.Thread(target=run, args=pair) for pair in zip(sessions, calls)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+        for session in sessions:
+            session.logout()
+
+    def together(self, peer, n, *call):
+        answers = []
+        self.at_once(peer, [call] * n, answers)
         self.assertEqual([answer for answer in answers if "failure" in answer], [])
         return answers
 
