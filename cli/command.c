@@ -16,6 +16,7 @@ const struct noun nouns[] = {
 	{"pool", "pools", pool_commands, N_POOL_COMMANDS},
 	{"task", "running and ended calls", task_commands, N_TASK_COMMANDS},
 	{"migration", "moves of virtual machines", migration_commands, N_MIGRATION_COMMANDS},
+	{"doctor", "what nobody accounts for", doctor_commands, N_DOCTOR_COMMANDS},
 	{"trust", "pins a server's key", trust_commands, N_TRUST_COMMANDS},
 };
 

@@ -30,11 +30,14 @@ struct option {
 };
 
 #define COMMAND_MAX_OPERANDS 2
+/* Of a command that looks for something: it is printed, and the status is 1. */
+#define COMMAND_FOUND 1
 
 struct command {
 	const char *noun;
 	const char *verb; /* NULL: the noun is the whole command */
-	/* 0, or negative with a fault; what it appends to context->out is printed on success. */
+	/* 0, COMMAND_FOUND, or negative with a fault, in which case what it has appended to
+	 * context->out is not printed. */
 	int (*handle)(struct context *context, struct fault *fault);
 	struct operand operands[COMMAND_MAX_OPERANDS];
 	const struct option *options;
@@ -68,6 +71,7 @@ size_t command_n_operands(const struct command *command);
 /* The commands of each noun, from its file; the sizes stand here so that the table of nouns can be
  * a constant (a list of another size does not compile). */
 enum {
+	N_DOCTOR_COMMANDS = 1,
 	N_HOST_COMMANDS = 2,
 	N_MIGRATION_COMMANDS = 7,
 	N_NETWORK_COMMANDS = 2,
@@ -80,6 +84,7 @@ enum {
 	N_VIF_COMMANDS = 3,
 	N_VM_COMMANDS = 10,
 };
+extern const struct command doctor_commands[N_DOCTOR_COMMANDS];
 extern const struct command host_commands[N_HOST_COMMANDS];
 extern const struct command migration_commands[N_MIGRATION_COMMANDS];
 extern const struct command network_commands[N_NETWORK_COMMANDS];

@@ -93,6 +93,8 @@ static enum exit_code run(const struct args *args)
 	if (r == 0)
 		r = args->command->handle(&context, &fault);
 	enum exit_code code = r < 0 ? explain(&context, r, &fault) : print(&context.out);
+	if (r == COMMAND_FOUND && code == EXIT_DONE)
+		code = EXIT_FAILED;
 	session_close(context.peer);
 	session_close(context.session);
 	config_free(context.config);

@@ -55,6 +55,48 @@ int commit_decide(struct pool_db *pool, const char *migration_uuid, bool commit,
 	return r < 0 ? r : 0;
 }
 
+static int list(
+	struct pool_db *pool, int64_t decided_before, struct value *commits, struct fault *fault)
+{
+	struct db_query *query CLEANUP_QUERY = NULL;
+	int r = db_query(pool->db, &query, fault,
+		"SELECT migration, committed FROM commits WHERE decided_at < ?", "i",
+		decided_before);
+
+	while (r == 0 && (r = db_next(query, fault)) > 0) {
+		value_set_bool(commits, db_column_text(query, 0), db_column_int(query, 1) != 0);
+		r = 0;
+	}
+	return r;
+}
+
+int commit_list(struct pool_db *pool, int64_t decided_before, struct value **ret_commits,
+	struct fault *fault)
+{
+	struct value *commits CLEANUP_VALUE = value_new_struct();
+	struct db_scope scope;
+
+	int r = db_begin(pool->db, DB_READ, &scope, fault);
+	if (r < 0)
+		return r;
+	r = db_end(&scope, list(pool, decided_before, commits, fault), fault);
+	if (r < 0)
+		return r;
+	*ret_commits = TAKE_PTR(commits);
+	return 0;
+}
+
+int commit_forget(struct pool_db *pool, const char *migration_uuid, struct fault *fault)
+{
+	struct db_scope scope;
+
+	int r = db_begin(pool->db, DB_WRITE, &scope, fault);
+	if (r < 0)
+		return r;
+	r = db_run(pool->db, fault, "DELETE FROM commits WHERE migration = ?", "t", migration_uuid);
+	return db_end(&scope, r, fault);
+}
+
 int commit_find(struct pool_db *pool, const char *migration_uuid, bool *ret_committed,
 	char **ret_vm_ref, int64_t *ret_decided_at, struct fault *fault)
 {

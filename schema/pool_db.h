@@ -174,6 +174,11 @@ int commit_decide(struct pool_db *db, const char *migration_uuid, bool commit, c
 	bool *ret_committed, char **ret_vm_ref, struct fault *fault);
 int commit_find(struct pool_db *db, const char *migration_uuid, bool *ret_committed,
 	char **ret_vm_ref, int64_t *ret_decided_at, struct fault *fault);
+/* Those that were decided before: struct of migration -> committed (bool). */
+int commit_list(struct pool_db *db, int64_t decided_before, struct value **ret_commits,
+	struct fault *fault);
+/* Only of a migration that nobody can ask about any more. */
+int commit_forget(struct pool_db *db, const char *migration_uuid, struct fault *fault);
 
 DEFINE_CLEANUP(struct pool_db *, pool_db_close)
 #define CLEANUP_POOL_DB   CLEANUP(cleanup_pool_db_close)

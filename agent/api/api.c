@@ -42,6 +42,7 @@ static const struct method_table *const tables[] = {
 	&vif_methods,
 	&network_methods,
 	&migration_methods,
+	&doctor_methods,
 	&peer_methods,
 	&pool_methods,
 	&pool_hosts_methods,

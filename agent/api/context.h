@@ -88,6 +88,7 @@ extern const struct method_table vif_methods;
 extern const struct method_table network_methods;
 extern const struct method_table migration_methods;
 extern const struct method_table peer_methods;
+extern const struct method_table doctor_methods;
 extern const struct method_table pool_methods;
 extern const struct method_table pool_hosts_methods;
 

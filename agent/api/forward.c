@@ -170,6 +170,8 @@ static const struct route {
 	{"PBD.plug", route_pbd, 0},
 	{"PBD.unplug", route_pbd, 0},
 	{"PBD.destroy", route_pbd, 0},
+	{"doctor.examine", route_host, 0},
+	{"doctor.fix", route_host, 0},
 	{"host.migrate_receive", route_host, 0},
 	{"migration.cancel", route_migration, 0},
 	{"migration.forget", route_migration, 0},

@@ -2,6 +2,7 @@
 /* Receivers have no thread of their own: they act when the sender calls. What must happen without
  * a call happens here, once a second. */
 #include "agent/migrate/attention.h"
+#include "agent/migrate/doctor.h"
 #include "agent/migrate/receiver.h"
 #include "agent/migrate/report.h"
 #include "agent/migrate/supervisor_internal.h"
@@ -13,6 +14,7 @@
 
 #define ROUND_USEC USEC_PER_SEC
 #define QUIET_USEC (2 * USEC_PER_SEC)
+#define PRUNE_USEC (3600 * USEC_PER_SEC)
 
 static void abort_receiver(
 	struct supervisor *supervisor, struct migration *m, enum migration_event why)
@@ -103,7 +105,14 @@ void *keeper_main(void *arg)
 {
 	struct supervisor *supervisor = arg;
 
-	while (cancel_sleep(supervisor->stop, ROUND_USEC) == 0)
+	uint64_t next_prune = clock_now_usec();
+
+	while (cancel_sleep(supervisor->stop, ROUND_USEC) == 0) {
 		keeper_round(supervisor);
+		if (clock_now_usec() < next_prune)
+			continue;
+		doctor_prune_commits(supervisor);
+		next_prune = clock_deadline(PRUNE_USEC);
+	}
 	return NULL;
 }

@@ -31,5 +31,8 @@ int vdi_move_run(const struct supervisor_params *params, const struct vdi_move_r
 /* Once, at the daemon's start, after guests_recover. What cannot be settled now is logged, and
  * stays as it is until the next start. */
 int vdi_move_recover(const struct supervisor_params *params, struct fault *fault);
+/* The same for one row of the journal, whose task is known to have ended. */
+int vdi_move_settle_row(const struct supervisor_params *params, const struct resource_row *row,
+	struct fault *fault);
 
 #endif

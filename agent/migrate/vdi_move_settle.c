@@ -162,6 +162,15 @@ int vdi_move_settle(struct vdi_move *move, struct fault *fault)
 /* --- After a restart ----------------------------------------------------------------------------
  */
 
+int vdi_move_settle_row(
+	const struct supervisor_params *params, const struct resource_row *row, struct fault *fault)
+{
+	struct vdi_move move CLEANUP_VDI_MOVE = {0};
+
+	load(params, row, &move);
+	return vdi_move_settle(&move, fault);
+}
+
 int vdi_move_recover(const struct supervisor_params *params, struct fault *fault)
 {
 	struct resource_row *rows = NULL;
@@ -169,14 +178,12 @@ int vdi_move_recover(const struct supervisor_params *params, struct fault *fault
 	int r = resource_list(params->storage->agent, NULL, VDI_MOVE_KIND, &rows, &n, fault);
 
 	for (size_t i = 0; i < n; i++) {
-		struct vdi_move move CLEANUP_VDI_MOVE = {0};
 		struct fault left CLEANUP_FAULT = FAULT_INIT;
-		load(params, &rows[i], &move);
-		if (vdi_move_settle(&move, &left) < 0) {
+		if (vdi_move_settle_row(params, &rows[i], &left) < 0) {
 			char *text CLEANUP_FREE = fault_describe(&left);
 			log_error("VDI-MOVE-LEFTOVER",
 				"vdi=%s error=\"%s\": it is tried again at the next start",
-				move.vdi, text);
+				rows[i].name, text);
 		}
 		resource_row_clear(&rows[i]);
 	}

@@ -59,6 +59,10 @@ int guests_do(struct guests *guests, const struct guests_request *request, struc
 
 struct resident; /* a guest that runs here, held for the caller */
 
+/* Calls fn with each guest of this host that has started, held meanwhile, one after the other: one
+ * that waits for the memory of a VM that moves here too. */
+void guests_each(
+	struct guests *guests, void (*fn)(void *arg, struct resident *resident), void *arg);
 /* The guest of a VM that runs here; NULL when none does. To be released. */
 struct resident *guests_hold(struct guests *guests, const char *vm);
 /* What a guest does while its VM has the mark of a move (vm_is_moving) is not stored as a pause; it

@@ -15,6 +15,27 @@
 /* --- Who is held --------------------------------------------------------------------------------
  */
 
+void guests_each(struct guests *guests, void (*fn)(void *arg, struct resident *resident), void *arg)
+{
+	struct resident **all = NULL;
+	size_t n = 0;
+
+	pthread_mutex_lock(&guests->lock);
+	for (struct resident *at = guests->first; at; at = at->next) {
+		if (at->is_starting || !at->guest)
+			continue;
+		all = xrealloc(all, n + 1, sizeof(struct resident *));
+		at->n_refs++;
+		all[n++] = at;
+	}
+	pthread_mutex_unlock(&guests->lock);
+	for (size_t i = 0; i < n; i++) {
+		fn(arg, all[i]);
+		resident_unref(all[i]);
+	}
+	free(all);
+}
+
 struct resident *guests_hold(struct guests *guests, const char *vm)
 {
 	struct resident *resident = resident_find(guests, vm);
