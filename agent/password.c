@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/password.h"
 
+#include "agent/api/passwords.h"
 #include "agent/pool/membership.h"
 #include "base/alloc.h"
 #include "base/cleanup.h"
@@ -8,15 +9,12 @@
 #include "base/parse.h"
 #include "schema/pool_db.h"
 
-#include <crypt.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <termios.h>
 #include <unistd.h>
-
-#define USER_MAX_BYTES 64
 
 static void wipe(char **text)
 {
@@ -30,7 +28,7 @@ static void wipe(char **text)
 /* One line of standard input, byte by byte: stdio would keep a copy in its buffer. */
 static int read_line(char **ret_line, struct fault *fault)
 {
-	char line[CRYPT_MAX_PASSPHRASE_SIZE];
+	char line[PASSWORD_MAX_BYTES + 1];
 	size_t length = 0;
 	ssize_t n;
 	char c = '\0';
@@ -103,37 +101,6 @@ int password_read(char **ret_password, struct fault *fault)
 	return r;
 }
 
-int password_hash(const char *password, char **ret_hash, struct fault *fault)
-{
-	char setting[CRYPT_GENSALT_OUTPUT_SIZE];
-	struct crypt_data *data CLEANUP_FREE = xcalloc(1, sizeof(*data));
-
-	if (!crypt_gensalt_rn("$y$", 0, NULL, 0, setting, sizeof(setting))) {
-		int error = -errno;
-		return fault_errno(fault, error, "libcrypt cannot make yescrypt hashes");
-	}
-	const char *hash = crypt_r(password, setting, data);
-	int r = 0;
-	if (!hash || hash[0] == '*')
-		r = fault_text(fault, -EINVAL, "libcrypt cannot hash this password");
-	else
-		*ret_hash = xstrdup(hash);
-	explicit_bzero(data, sizeof(*data));
-	return r;
-}
-
-static bool user_is_valid(const char *user)
-{
-	size_t length = strlen(user);
-
-	if (!length || length > USER_MAX_BYTES || !utf8_is_valid(user, length))
-		return false;
-	for (; *user; user++)
-		if ((unsigned char)*user < ' ' || *user == 0x7f)
-			return false;
-	return true;
-}
-
 /* A member has no users of its own: they are the coordinator's. */
 static int check_own_pool(const struct config *config, struct fault *fault)
 {
@@ -153,11 +120,9 @@ int password_set(const struct config *config, const char *user, struct fault *fa
 	char *path CLEANUP_FREE = xasprintf("%s/pool.db", config->state_dir);
 	struct pool_db *pool CLEANUP_POOL_DB = NULL;
 
-	if (!user_is_valid(user))
-		return fault_text(fault, -EINVAL,
-			"\"%s\" is no user name: 1 to %d bytes of UTF-8 without control characters",
-			user, USER_MAX_BYTES);
-	int r = check_own_pool(config, fault);
+	int r = user_name_check(user, fault);
+	if (r == 0)
+		r = check_own_pool(config, fault);
 	if (r == 0)
 		r = password_read(&password, fault);
 	if (r == 0)

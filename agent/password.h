@@ -10,9 +10,6 @@
  * 511 bytes of UTF-8, not empty. The caller wipes and frees it. */
 int password_read(char **ret_password, struct fault *fault);
 
-/* yescrypt, in the form of crypt(5); the caller frees it. Takes tens of milliseconds. */
-int password_hash(const char *password, char **ret_hash, struct fault *fault);
-
 /* Reads a password and stores it for the user in the pool's database, whether the daemon runs or
  * not. */
 int password_set(const struct config *config, const char *user, struct fault *fault);

@@ -15,6 +15,7 @@ const struct noun nouns[] = {
 	{"host", "hosts", host_commands, N_HOST_COMMANDS},
 	{"pool", "pools", pool_commands, N_POOL_COMMANDS},
 	{"task", "running and ended calls", task_commands, N_TASK_COMMANDS},
+	{"user", "who may log in, and what they may do", user_commands, N_USER_COMMANDS},
 	{"migration", "moves of virtual machines", migration_commands, N_MIGRATION_COMMANDS},
 	{"doctor", "what nobody accounts for", doctor_commands, N_DOCTOR_COMMANDS},
 	{"trust", "pins a server's key", trust_commands, N_TRUST_COMMANDS},

@@ -79,6 +79,7 @@ enum {
 	N_SR_COMMANDS = 6,
 	N_TASK_COMMANDS = 4,
 	N_TRUST_COMMANDS = 1,
+	N_USER_COMMANDS = 6,
 	N_VBD_COMMANDS = 3,
 	N_VDI_COMMANDS = 6,
 	N_VIF_COMMANDS = 3,
@@ -92,6 +93,7 @@ extern const struct command pool_commands[N_POOL_COMMANDS];
 extern const struct command sr_commands[N_SR_COMMANDS];
 extern const struct command task_commands[N_TASK_COMMANDS];
 extern const struct command trust_commands[N_TRUST_COMMANDS];
+extern const struct command user_commands[N_USER_COMMANDS];
 extern const struct command vbd_commands[N_VBD_COMMANDS];
 extern const struct command vdi_commands[N_VDI_COMMANDS];
 extern const struct command vif_commands[N_VIF_COMMANDS];

@@ -51,6 +51,8 @@ static const struct explanation explanations[] = {
 		"wait for it (`ferry task list`), or cancel it"},
 	{"OTHER_OPERATION_IN_PROGRESS", "another operation is in progress on this {0}",
 		"wait for it (`ferry task list`), or cancel it"},
+	{"RBAC_PERMISSION_DENIED", "this user may not do {0}: {1}",
+		"a pool-admin can change that: `ferry user set-role`"},
 	{"RBAC_PERMISSION_DENIED", "this user may not do {0}", NULL},
 	{"SESSION_AUTHENTICATION_FAILED", "the server refuses user {0} with this password",
 		"mend user and password in the configuration"},

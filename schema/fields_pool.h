@@ -207,6 +207,7 @@ static const struct class_field task_fields[] = {
 	F(result, STRING, RO, .doc = "XML-RPC value of what the method returned"),
 	F(error_info, SET_STRING, RO, .doc = "code and parameters, on failure"),
 	OTHER_CONFIG_FIELD,
+	F(user, STRING, RO, .doc = "who called"),
 	F(subtask_of, REF, RO, .of = "task"),
 	F(subtasks, DERIVED, RO, .of = "task.subtask_of"),
 	F(backtrace, STRING, RO, .fallback = "()"),

@@ -130,12 +130,20 @@ int pool_db_counts(struct pool_db *db, struct value **ret_counts, struct fault *
  */
 void pool_db_listen(struct pool_db *db, void (*changed)(void *arg, uint64_t generation), void *arg);
 
-/* Users and passwords (yescrypt hashes), not objects. */
+/* Users: name, password (a yescrypt hash) and the name of a role; not objects. Sets the password; a
+ * user that is not there yet is made, as a pool-admin. */
 int pool_db_set_user(
 	struct pool_db *db, const char *name, const char *password_hash, struct fault *fault);
 /* *ret_hash NULL when there is no such user. */
 int pool_db_get_user(struct pool_db *db, const char *name, char **ret_hash, struct fault *fault);
-/* Struct of name -> hash. */
+/* NULL when there is no such user. */
+int pool_db_get_user_role(
+	struct pool_db *db, const char *name, char **ret_role, struct fault *fault);
+/* -ENOENT when there is no such user. The name of the role is the caller's to check. */
+int pool_db_set_user_role(
+	struct pool_db *db, const char *name, const char *role, struct fault *fault);
+int pool_db_remove_user(struct pool_db *db, const char *name, struct fault *fault);
+/* Struct of name -> struct of password_hash and role. */
 int pool_db_list_users(struct pool_db *db, struct value **ret_users, struct fault *fault);
 
 /* Pools of several hosts: how a host is reached and known. All strings owned. */

@@ -32,6 +32,8 @@ struct call {
 	char *wire_name;
 	bool async;
 	char *session;
+	char *user; /* NULL: nobody */
+	int role;
 	char *peer_address;
 	char *task;
 	struct cancel *cancel;
@@ -158,6 +160,7 @@ struct call *call_unref(struct call *call)
 	json_id_clear(&call->id);
 	free(call->wire_name);
 	free(call->session);
+	free(call->user);
 	free(call->peer_address);
 	free(call->task);
 	free(call);
@@ -187,6 +190,23 @@ const char *call_session(struct call *call)
 const char *call_peer_address(struct call *call)
 {
 	return call->peer_address;
+}
+
+const char *call_user(struct call *call)
+{
+	return call->user ? call->user : "";
+}
+
+int call_role(struct call *call)
+{
+	return call->role;
+}
+
+void call_set_user(struct call *call, const char *user, int role)
+{
+	free(call->user);
+	call->user = xstrdup(user);
+	call->role = role;
 }
 
 void call_set_task(struct call *call, const char *task_ref, struct cancel *cancel)
@@ -345,7 +365,7 @@ static int check_session(struct call *call, struct fault *fault)
 
 	if (call->method->flags & METHOD_NO_SESSION || !hooks->session_check)
 		return 0;
-	return hooks->session_check(hooks->arg, call->method, call->session, fault);
+	return hooks->session_check(hooks->arg, call, fault);
 }
 
 int call_handle(struct call *call, struct value *const *args, struct value **ret_result,

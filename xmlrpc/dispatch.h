@@ -70,9 +70,11 @@ struct method {
 	const char *result; /* wire type of the result, for docs: "void", "VM ref" */
 	const char *doc;    /* one sentence */
 	const void *data;   /* the handler's own (generated accessors: the field) */
+	int role;           /* the least that the caller must be, as the layers above count */
 };
 
-/* What the layers above give. session_check: -EACCES with SESSION_INVALID and the like. task_start
+/* What the layers above give. session_check: may the call's session call its
+ * method? -EACCES with SESSION_INVALID and the like; it says who calls by call_set_user. task_start
  * runs call->method as a task: creates it, starts work, and (for Async.) ends the call with the
  * task's ref at once, or (for the synchronous METHOD_TASK) ends it when the work is done. It owns
  * args from there on: a malloc'd array of method->n_params values, NULL where left out. Work that
@@ -83,8 +85,7 @@ struct dispatch_hooks {
 	/* Optional: in the place of method->handle, with its rules. */
 	int (*handle)(void *arg, struct call *call, struct value *const *args,
 		struct value **ret_result, struct fault *fault);
-	int (*session_check)(void *arg, const struct method *method, const char *session_ref,
-		struct fault *fault);
+	int (*session_check)(void *arg, struct call *call, struct fault *fault);
 	void (*task_start)(void *arg, struct call *call, bool async, struct value **args);
 	void *arg;
 };
@@ -130,6 +131,11 @@ const struct method *call_method(struct call *call);
 const char *call_wire_name(struct call *call); /* "Async.VM.migrate_send" */
 const char *call_session(struct call *call);   /* session ref; "" if none */
 const char *call_peer_address(struct call *call);
+/* Who calls, and what they are, on the scale of method->role; "" and 0 where nobody logged in:
+ * other hosts, and methods without a session. */
+const char *call_user(struct call *call);
+int call_role(struct call *call);
+void call_set_user(struct call *call, const char *user, int role);
 /* The task that runs this call, and its cancel token; NULL outside tasks. Set by task_start. */
 void call_set_task(struct call *call, const char *task_ref, struct cancel *cancel);
 const char *call_task(struct call *call);

@@ -300,6 +300,7 @@ struct recipe {
 	method_handler handle;
 	enum shape shape;
 	const char *text_name; /* SHAPE_TEXT */
+	enum user_role role;
 };
 
 static void accessor_free(struct accessor *accessor)
@@ -338,6 +339,7 @@ static void row_add(struct accessors *accessors, const struct recipe *recipe, ch
 	row = &accessors->rows[accessors->n_rows++];
 	*row = (struct method){
 		.name = name,
+		.role = recipe->role,
 		.handle = recipe->handle,
 		.result = result,
 		.doc = doc,
@@ -349,7 +351,7 @@ static void row_add(struct accessors *accessors, const struct recipe *recipe, ch
 static void add_class(struct accessors *accessors, const struct class *class)
 {
 	const char *name = class->name;
-	struct recipe recipe = {class, NULL, get_record, SHAPE_SELF, NULL};
+	struct recipe recipe = {class, NULL, get_record, SHAPE_SELF, NULL, USER_READ_ONLY};
 
 	row_add(accessors, &recipe, xasprintf("%s.get_record", name), xasprintf("%s record", name),
 		xstrdup("All fields."));
@@ -363,7 +365,8 @@ static void add_class(struct accessors *accessors, const struct class *class)
 	row_add(accessors, &recipe, xasprintf("%s.get_all_records", name),
 		xasprintf("(%s ref -> %s record) map", name, name),
 		xstrdup("All objects with their fields."));
-	recipe = (struct recipe){class, NULL, get_all_records_where, SHAPE_TEXT, "expr"};
+	recipe = (struct recipe){
+		class, NULL, get_all_records_where, SHAPE_TEXT, "expr", USER_READ_ONLY};
 	row_add(accessors, &recipe, xasprintf("%s.get_all_records_where", name),
 		xasprintf("(%s ref -> %s record) map", name, name),
 		xstrdup("The objects for which the expression is true, with their fields."));
@@ -371,12 +374,13 @@ static void add_class(struct accessors *accessors, const struct class *class)
 	row_add(accessors, &recipe, xasprintf("%s.get_all_where", name),
 		xasprintf("%s ref set", name),
 		xstrdup("The objects for which the expression is true."));
-	recipe = (struct recipe){class, NULL, get_by_uuid, SHAPE_TEXT, "uuid"};
+	recipe = (struct recipe){class, NULL, get_by_uuid, SHAPE_TEXT, "uuid", USER_READ_ONLY};
 	row_add(accessors, &recipe, xasprintf("%s.get_by_uuid", name), xasprintf("%s ref", name),
 		xstrdup("The object with that uuid."));
 	if (!class_has_field(class, "name_label"))
 		return;
-	recipe = (struct recipe){class, NULL, get_by_name_label, SHAPE_TEXT, "label"};
+	recipe = (struct recipe){
+		class, NULL, get_by_name_label, SHAPE_TEXT, "label", USER_READ_ONLY};
 	row_add(accessors, &recipe, xasprintf("%s.get_by_name_label", name),
 		xasprintf("%s ref set", name), xstrdup("The objects with that name."));
 }
@@ -384,11 +388,12 @@ static void add_class(struct accessors *accessors, const struct class *class)
 static void add_field_writers(
 	struct accessors *accessors, const struct class *class, const struct class_field *field)
 {
-	struct recipe set = {class, field, set_field, SHAPE_SELF_SET, NULL};
-	struct recipe map_add = {class, field, add_to_map, SHAPE_SELF_PAIR, NULL};
-	struct recipe map_remove = {class, field, remove_from_map, SHAPE_SELF_KEY, NULL};
-	struct recipe set_add = {class, field, add_to_set, SHAPE_SELF_ITEM, NULL};
-	struct recipe set_remove = {class, field, remove_from_set, SHAPE_SELF_ITEM, NULL};
+	enum user_role role = role_of_writers(class);
+	struct recipe set = {class, field, set_field, SHAPE_SELF_SET, NULL, role};
+	struct recipe map_add = {class, field, add_to_map, SHAPE_SELF_PAIR, NULL, role};
+	struct recipe map_remove = {class, field, remove_from_map, SHAPE_SELF_KEY, NULL, role};
+	struct recipe set_add = {class, field, add_to_set, SHAPE_SELF_ITEM, NULL, role};
+	struct recipe set_remove = {class, field, remove_from_set, SHAPE_SELF_ITEM, NULL, role};
 	const char *c = class->name;
 	const char *f = field->name;
 
@@ -411,7 +416,7 @@ static void add_field_writers(
 static void add_field(
 	struct accessors *accessors, const struct class *class, const struct class_field *field)
 {
-	struct recipe get = {class, field, get_field, SHAPE_SELF, NULL};
+	struct recipe get = {class, field, get_field, SHAPE_SELF, NULL, USER_READ_ONLY};
 
 	row_add(accessors, &get, xasprintf("%s.get_%s", class->name, field->name),
 		accessors_field_type(class, field), xasprintf("Reads %s.", field->name));

@@ -14,6 +14,8 @@
 #include "agent/pool/roster.h"
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/log.h"
+#include "base/uuid.h"
 
 #include <errno.h>
 #include <malloc.h>
@@ -30,6 +32,7 @@
 static const struct method_table *const tables[] = {
 	&session_methods,
 	&task_methods,
+	&user_methods,
 	&event_methods,
 	&host_methods,
 	&sr_methods,
@@ -47,6 +50,29 @@ static const struct method_table *const tables[] = {
 	&pool_methods,
 	&pool_hosts_methods,
 };
+
+/* --- Who did what -------------------------------------------------------------------------------
+ */
+
+/* What was asked for by somebody who logged in and is more than looking, and what came of it.
+ * Values are left out: they may be secret. args: NULL when it was refused. */
+static void audit_call(
+	struct call *call, struct value *const *args, int r, const struct fault *fault)
+{
+	const struct method *method = call_method(call);
+	const char *object = args && method->n_params ? value_string(args[0], "") : "";
+
+	if (!*call_user(call) || (args && method->role == USER_READ_ONLY))
+		return;
+	log_info("AUDIT", "user=\"%s\" role=%s address=%s method=%s object=%s task=%s outcome=%s",
+		call_user(call), role_name((enum user_role)call_role(call)),
+		call_peer_address(call), call_wire_name(call),
+		strncmp(object, REF_PREFIX, strlen(REF_PREFIX)) == 0 ? object : "",
+		call_task(call) ? call_task(call) : "",
+		r == CALL_PENDING ? "pending"
+		: r < 0           ? (fault && fault->code ? fault->code : "failed")
+				  : "done");
+}
 
 /* --- Hooks of the dispatcher -------------------------------------------------------------------
  */
@@ -81,18 +107,8 @@ static int check_host(struct api *api, const char *session, struct fault *fault)
 }
 
 /* A session of a migration serves its peer calls and nothing else, and those no other session. */
-static int hook_session_check(
-	void *arg, const struct method *method, const char *session, struct fault *fault)
+static int check_kind(const struct method *method, enum session_kind kind, struct fault *fault)
 {
-	struct api *api = arg;
-	enum session_kind kind;
-
-	if (method->flags & METHOD_POOL)
-		return check_host(api, session, fault);
-	int r = sessions_check(api->sessions, session, &kind, fault);
-
-	if (r < 0)
-		return r;
 	if ((kind == SESSION_MIGRATION) == ((method->flags & METHOD_PEER) != 0))
 		return 0;
 	return fault_set(fault, -EACCES, "RBAC_PERMISSION_DENIED", method->name,
@@ -102,17 +118,55 @@ static int hook_session_check(
 		NULL);
 }
 
+static int check_role(
+	const struct method *method, const struct session_owner *owner, struct fault *fault)
+{
+	if ((int)owner->role <= method->role)
+		return 0;
+	char *text CLEANUP_FREE = xasprintf("it is for the role %s; user %s is %s",
+		role_name((enum user_role)method->role), owner->user, role_name(owner->role));
+	return fault_set(fault, -EACCES, "RBAC_PERMISSION_DENIED", method->name, text, NULL);
+}
+
+static int hook_session_check(void *arg, struct call *call, struct fault *fault)
+{
+	struct api *api = arg;
+	const struct method *method = call_method(call);
+	struct session_owner owner CLEANUP_SESSION_OWNER = {0};
+
+	if (method->flags & METHOD_POOL)
+		return check_host(api, call_session(call), fault);
+	int r = sessions_check(api->sessions, call_session(call), &owner, fault);
+	if (r == 0)
+		r = check_kind(method, owner.kind, fault);
+	if (r < 0 || owner.kind == SESSION_MIGRATION)
+		return r;
+	call_set_user(call, owner.user, (int)owner.role);
+	r = check_role(method, &owner, fault);
+	if (r < 0)
+		audit_call(call, NULL, r, fault);
+	return r;
+}
+
 static void hook_task_start(void *arg, struct call *call, bool async, struct value **args)
 {
 	struct api *api = arg;
 
+	if (*call_user(call) && call_method(call)->role != USER_READ_ONLY)
+		log_info("AUDIT", "user=\"%s\" method=%s outcome=begun", call_user(call),
+			call_wire_name(call));
 	tasks_start(api->tasks, call, async, args);
 }
 
 static int hook_handle(void *arg, struct call *call, struct value *const *args,
 	struct value **ret_result, struct fault *fault)
 {
-	return forward_handle(arg, call, args, ret_result, fault);
+	struct call *kept = call_ref(call); /* it may end before its handler returns */
+	int r = forward_handle(arg, call, args, ret_result, fault);
+
+	audit_call(kept, args, r, fault);
+	call_unref(kept);
+	return r;
 }
 
 /* --- What the parts tell each other ------------------------------------------------------------

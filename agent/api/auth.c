@@ -2,12 +2,12 @@
 #include "agent/api/auth.h"
 
 #include "agent/api/bell.h"
+#include "agent/api/passwords.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/uuid.h"
 
-#include <crypt.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdbool.h>
@@ -33,7 +33,6 @@ struct login_queue {
 struct auth {
 	struct auth_params params;
 	char *nobody_hash; /* checked against when there is no such user */
-	struct crypt_data *crypt;
 	pthread_t thread;
 	int bell;
 	pthread_mutex_t lock;
@@ -94,34 +93,17 @@ DEFINE_CLEANUP(struct login *, login_free)
 /* --- Checking ----------------------------------------------------------------------------------
  */
 
-/* Takes the same time wherever the two differ. */
-static bool text_is_same(const char *a, const char *b)
-{
-	size_t length = strlen(a);
-	unsigned char difference = 0;
-
-	if (strlen(b) != length)
-		return false;
-	for (size_t i = 0; i < length; i++)
-		difference |= (unsigned char)(a[i] ^ b[i]);
-	return difference == 0;
-}
-
 static bool auth_password_is_right(struct auth *auth, const char *user, const char *password)
 {
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
 	char *hash CLEANUP_FREE = NULL;
-	const char *found;
-	bool is_right;
 
 	if (pool_db_get_user(auth->params.pool, user, &hash, &fault) < 0) {
 		char *text CLEANUP_FREE = fault_describe(&fault);
 		log_error("login-no-database", "error=\"%s\"", text);
 	}
-	found = crypt_r(password, hash ? hash : auth->nobody_hash, auth->crypt);
-	is_right = hash && found && found[0] != '*' && text_is_same(found, hash);
-	explicit_bzero(auth->crypt, sizeof(*auth->crypt));
-	return is_right;
+	bool is_right = password_is(password, hash ? hash : auth->nobody_hash);
+	return hash && is_right;
 }
 
 static void login_refuse(struct login *login)
@@ -237,17 +219,12 @@ int auth_submit(struct auth *auth, struct call *call, const char *user, const ch
 /* --- Life ---------------------------------------------------------------------------------------
  */
 
-/* A hash of no password that anybody knows, at the cost that new users' hashes have. */
-static char *auth_hash_nobody(struct crypt_data *crypt)
+/* A hash of no password that anybody knows, at the cost that users' hashes have. */
+static int auth_hash_nobody(struct auth *auth, struct fault *fault)
 {
 	char *password CLEANUP_FREE = secret_new(32);
-	char setting[CRYPT_GENSALT_OUTPUT_SIZE];
-	const char *hash;
 
-	if (!crypt_gensalt_rn("$y$", 0, NULL, 0, setting, sizeof(setting)))
-		return NULL;
-	hash = crypt_r(password, setting, crypt);
-	return hash && hash[0] != '*' ? xstrdup(hash) : NULL;
+	return password_hash(password, &auth->nobody_hash, fault);
 }
 
 int auth_new(const struct auth_params *params, struct auth **ret_auth, struct fault *fault)
@@ -260,12 +237,11 @@ int auth_new(const struct auth_params *params, struct auth **ret_auth, struct fa
 	queue_init(&auth->refused);
 	pthread_mutex_init(&auth->lock, NULL);
 	auth->bell = bell_new();
-	auth->crypt = xcalloc(1, sizeof(*auth->crypt));
-	auth->nobody_hash = auth_hash_nobody(auth->crypt);
-	if (!auth->nobody_hash) {
+	r = auth_hash_nobody(auth, fault);
+	if (r < 0) {
 		auth->closed = true;
 		auth_free(auth);
-		return fault_text(fault, -ENOTSUP, "libcrypt cannot make yescrypt hashes here");
+		return r;
 	}
 	r = pthread_create(&auth->thread, NULL, auth_main, auth);
 	if (r != 0) {
@@ -299,7 +275,6 @@ struct auth *auth_free(struct auth *auth)
 	close(auth->bell);
 	pthread_mutex_destroy(&auth->lock);
 	free(auth->nobody_hash);
-	free(auth->crypt);
 	free(auth);
 	return NULL;
 }

@@ -5,6 +5,7 @@
 #define FERRY_AGENT_API_CONTEXT_H
 
 #include "agent/api/api.h"
+#include "agent/api/roles.h"
 #include "base/cancel.h"
 #include "base/value.h"
 #include "schema/pool_db.h"
@@ -75,6 +76,7 @@ struct method_table {
 
 extern const struct method_table session_methods;
 extern const struct method_table task_methods;
+extern const struct method_table user_methods;
 extern const struct method_table event_methods;
 extern const struct method_table host_methods;
 extern const struct method_table sr_methods;

@@ -98,8 +98,12 @@ static void print_methods(struct dispatcher *dispatcher, const char *class_name,
 			continue;
 		fputs("- ", out);
 		print_signature(method, out);
-		fprintf(out, "%s: %s\n", method->flags & METHOD_ASYNC ? " (also Async.)" : "",
+		fprintf(out, "%s: %s", method->flags & METHOD_ASYNC ? " (also Async.)" : "",
 			method->doc);
+		if (!(method->flags & (METHOD_NO_SESSION | METHOD_PEER | METHOD_POOL)) &&
+			method->role != USER_READ_ONLY)
+			fprintf(out, " Role %s.", role_name((enum user_role)method->role));
+		fputc('\n', out);
 	}
 	fputc('\n', out);
 }
@@ -115,6 +119,18 @@ static const char head[] =
 	"parameter of each method is the session ref, left out below, except for\n"
 	"`session.login_with_password` and `system.listMethods`. Parameters in `[ ]` may be left\n"
 	"out.\n"
+	"\n"
+	"A method says the least role of a user that may call it, if that is not read-only: each "
+	"role may do all that those "
+	"after it\n"
+	"may, of pool-admin, pool-operator, vm-power-admin, vm-admin, vm-operator, read-only. "
+	"Fields "
+	"are for\n"
+	"every user to read; setting one of a VM, VBD, VDI, VIF or network needs vm-admin, of a "
+	"task\n"
+	"vm-operator, of any other class pool-operator. Others get `RBAC_PERMISSION_DENIED "
+	"[method, "
+	"text]`.\n"
 	"\n"
 	"Each field `f` has `get_f(self)`. Fields with access *write* have `set_f(self, value)`,\n"
 	"maps also `add_to_f(self, key, value)` and `remove_from_f(self, key)`, sets of strings\n"
@@ -132,6 +148,7 @@ static const char head[] =
 /* Classes without objects, in the order of the page. */
 static const char *const other_classes[][2] = {
 	{"event", "What has changed."},
+	{"user", "Who may log in, and what they may do."},
 	{"system", "The server itself."},
 	{"Peer",
 		"Between agents, with the session that host.migrate_receive made for one move; not "

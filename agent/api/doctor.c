@@ -36,6 +36,7 @@ static const struct param host_params[] = {{"host", PARAM_STRING, "host ref"}};
 static const struct method rows[] = {
 	{
 		.name = "doctor.examine",
+		.role = USER_POOL_OPERATOR,
 		.handle = doctor_examine_host,
 		.flags = METHOD_ASYNC | METHOD_TASK,
 		PARAMS(host_params),
@@ -45,6 +46,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "doctor.fix",
+		.role = USER_POOL_OPERATOR,
 		.handle = doctor_fix_host,
 		.flags = METHOD_ASYNC | METHOD_TASK,
 		PARAMS(host_params),

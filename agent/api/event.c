@@ -14,13 +14,13 @@ static int event_from(struct call *call, struct value *const *args, struct value
 {
 	struct api *api = api_of(call);
 	char *session CLEANUP_FREE = xstrdup(call_session(call));
-	enum session_kind kind;
+	struct session_owner owner CLEANUP_SESSION_OWNER = {0};
 	int r = events_from(
 		api->events, call, args[0], arg_text(args, 1), args[2]->real, ret_result, fault);
 
 	/* The call may have ended by now. A session that ended after the dispatcher's check, and
 	 * before the call was listed, must not leave it waiting. */
-	if (r == CALL_PENDING && sessions_check(api->sessions, session, &kind, NULL) < 0)
+	if (r == CALL_PENDING && sessions_check(api->sessions, session, &owner, NULL) < 0)
 		events_end_session(api->events, session);
 	return r;
 }
@@ -66,6 +66,7 @@ static const struct param inject_params[] = {
 static const struct method rows[] = {
 	{
 		.name = "event.from",
+		.role = USER_READ_ONLY,
 		.handle = event_from,
 		PARAMS(from_params),
 		.result = "event batch",
@@ -74,6 +75,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "event.inject",
+		.role = USER_READ_ONLY,
 		.handle = event_inject,
 		PARAMS(inject_params),
 		.result = "string",
@@ -81,6 +83,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "event.get_current_id",
+		.role = USER_READ_ONLY,
 		.handle = event_get_current_id,
 		.result = "int",
 		.doc = "The number of the last change.",

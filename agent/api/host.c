@@ -53,6 +53,7 @@ static const struct param self_params[] = {{"host", PARAM_STRING, "host ref"}};
 static const struct method rows[] = {
 	{
 		.name = "host.migrate_receive",
+		.role = USER_VM_POWER_ADMIN,
 		.handle = host_migrate_receive,
 		.flags = METHOD_ASYNC,
 		PARAMS(receive_params),
@@ -61,6 +62,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "host.enable",
+		.role = USER_POOL_OPERATOR,
 		.handle = host_enable,
 		.flags = METHOD_ASYNC,
 		PARAMS(self_params),
@@ -69,6 +71,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "host.disable",
+		.role = USER_POOL_OPERATOR,
 		.handle = host_disable,
 		.flags = METHOD_ASYNC,
 		PARAMS(self_params),

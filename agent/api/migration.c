@@ -127,6 +127,7 @@ static const struct param bandwidth_params[] = {
 static const struct method rows[] = {
 	{
 		.name = "migration.cancel",
+		.role = USER_VM_POWER_ADMIN,
 		.handle = migration_cancel,
 		PARAMS(self_params),
 		.result = "void",
@@ -134,6 +135,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "migration.forget",
+		.role = USER_POOL_OPERATOR,
 		.handle = migration_forget_aborted,
 		PARAMS(self_params),
 		.result = "void",
@@ -141,6 +143,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "migration.resolve",
+		.role = USER_POOL_OPERATOR,
 		.handle = migration_resolve,
 		PARAMS(resolve_params),
 		.result = "void",
@@ -149,6 +152,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "migration.resume",
+		.role = USER_VM_POWER_ADMIN,
 		.handle = migration_resume,
 		PARAMS(self_params),
 		.result = "void",
@@ -156,6 +160,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "migration.set_bandwidth",
+		.role = USER_VM_POWER_ADMIN,
 		.handle = migration_set_bandwidth,
 		PARAMS(bandwidth_params),
 		.result = "void",

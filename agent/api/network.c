@@ -77,6 +77,7 @@ static const struct param self_params[] = {{"self", PARAM_STRING, "network ref"}
 static const struct method rows[] = {
 	{
 		.name = "network.create",
+		.role = USER_VM_ADMIN,
 		.handle = network_create,
 		.flags = METHOD_ASYNC,
 		PARAMS(create_params),
@@ -85,6 +86,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "network.destroy",
+		.role = USER_VM_ADMIN,
 		.handle = network_destroy,
 		.flags = METHOD_ASYNC,
 		PARAMS(self_params),

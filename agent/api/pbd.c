@@ -110,6 +110,7 @@ static const struct param self_params[] = {{"self", PARAM_STRING, "PBD ref"}};
 static const struct method rows[] = {
 	{
 		.name = "PBD.plug",
+		.role = USER_POOL_OPERATOR,
 		.handle = pbd_plug,
 		.flags = METHOD_ASYNC | METHOD_TASK,
 		PARAMS(self_params),
@@ -118,6 +119,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "PBD.unplug",
+		.role = USER_POOL_OPERATOR,
 		.handle = pbd_unplug,
 		.flags = METHOD_ASYNC,
 		PARAMS(self_params),
@@ -126,6 +128,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "PBD.destroy",
+		.role = USER_POOL_OPERATOR,
 		.handle = pbd_destroy,
 		.flags = METHOD_ASYNC,
 		PARAMS(self_params),

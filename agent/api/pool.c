@@ -82,6 +82,7 @@ static const struct param eject_params[] = {{"host", PARAM_STRING, "host ref"}};
 static const struct method rows[] = {
 	{
 		.name = "pool.join",
+		.role = USER_POOL_OPERATOR,
 		.handle = pool_join,
 		.flags = METHOD_ASYNC | METHOD_TASK,
 		PARAMS_OPTIONAL(join_params, 3),
@@ -91,6 +92,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "pool.join_force",
+		.role = USER_POOL_OPERATOR,
 		.handle = pool_join,
 		.flags = METHOD_ASYNC | METHOD_TASK,
 		PARAMS_OPTIONAL(join_params, 3),
@@ -99,6 +101,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "pool.eject",
+		.role = USER_POOL_OPERATOR,
 		.handle = pool_eject,
 		.flags = METHOD_ASYNC | METHOD_TASK,
 		PARAMS(eject_params),

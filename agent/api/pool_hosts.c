@@ -341,6 +341,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "Pool.invite",
+		.role = USER_POOL_OPERATOR,
 		.handle = pool_invite,
 		.flags = METHOD_HIDDEN,
 		PARAMS(invite_params),
@@ -349,6 +350,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "Pool.adopt",
+		.role = USER_POOL_OPERATOR,
 		.handle = pool_adopt,
 		.flags = METHOD_HIDDEN,
 		PARAMS(request_params),

@@ -43,6 +43,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "session.logout",
+		.role = USER_READ_ONLY,
 		.handle = session_logout,
 		.result = "void",
 		.doc = "Ends the session; its waiting event.from calls fail with SESSION_INVALID.",

@@ -15,6 +15,7 @@ struct session {
 	char *ref;
 	char *user;
 	char *originator;
+	enum user_role role;
 	uint64_t active_usec;  /* last call */
 	uint64_t written_usec; /* when last_active was last stored */
 };
@@ -85,7 +86,7 @@ static bool session_is_idle(const struct sessions *sessions, const struct sessio
 }
 
 static void session_insert(struct sessions *sessions, const char *ref, const char *user,
-	const char *originator, uint64_t age_usec)
+	const char *originator, enum user_role role, uint64_t age_usec)
 {
 	struct session *session = xcalloc(1, sizeof(*session));
 	uint64_t now = clock_now_usec();
@@ -93,6 +94,7 @@ static void session_insert(struct sessions *sessions, const char *ref, const cha
 	session->ref = xstrdup(ref);
 	session->user = xstrdup(user);
 	session->originator = xstrdup(originator);
+	session->role = role;
 	/* Times before the machine's start cannot be written down: such a session is as old as
 	 * can be. */
 	session->active_usec = age_usec < now ? now - age_usec : 0;
@@ -246,26 +248,42 @@ static void sessions_make_room(struct sessions *sessions, const char *key, bool 
 	}
 }
 
+/* *ret_role of a user that is there. */
+static int find_role(
+	struct sessions *sessions, const char *user, enum user_role *ret_role, struct fault *fault)
+{
+	char *name CLEANUP_FREE = NULL;
+	int r = pool_db_get_user_role(sessions->params.pool, user, &name, fault);
+
+	if (r == 0 && !name)
+		r = fault_set(fault, -EACCES, "SESSION_AUTHENTICATION_FAILED", user,
+			"The user was removed", NULL);
+	return r < 0 ? r : role_parse(name, ret_role, fault);
+}
+
 int sessions_login(struct sessions *sessions, const char *user, const char *originator,
 	char **ret_ref, struct fault *fault)
 {
 	struct value *fields CLEANUP_VALUE = value_new_struct();
 	char *ref CLEANUP_FREE = NULL;
-	int r;
+	enum user_role role = USER_READ_ONLY;
+	int r = find_role(sessions, user, &role, fault);
 
+	if (r < 0)
+		return r;
 	sessions_make_room(sessions, user, true);
 	sessions_make_room(sessions, originator, false);
 	value_set_string(fields, "this_host", sessions->host_ref);
 	value_set(fields, "last_active", value_new_datetime(clock_wall_sec()));
 	value_set(fields, "validation_time", value_new_datetime(clock_wall_sec()));
-	value_set_bool(fields, "is_local_superuser", true);
+	value_set_bool(fields, "is_local_superuser", role == USER_POOL_ADMIN);
 	value_set_string(fields, "auth_user_name", user);
 	value_set_string(fields, "originator", originator);
 	r = object_create(sessions->params.pool, "session", fields, &ref, fault);
 	if (r < 0)
 		return r;
 	pthread_mutex_lock(&sessions->lock);
-	session_insert(sessions, ref, user, originator, 0);
+	session_insert(sessions, ref, user, originator, role, 0);
 	pthread_mutex_unlock(&sessions->lock);
 	*ret_ref = TAKE_PTR(ref);
 	return 0;
@@ -277,7 +295,8 @@ int sessions_login(struct sessions *sessions, const char *user, const char *orig
 enum lookup { LOOKUP_NONE, LOOKUP_FRESH, LOOKUP_WRITE, LOOKUP_IDLE };
 
 /* Finds the session and notes that it is in use. */
-static enum lookup sessions_touch(struct sessions *sessions, const char *ref)
+static enum lookup sessions_touch(
+	struct sessions *sessions, const char *ref, struct session_owner *ret_owner)
 {
 	uint64_t write_usec = MIN(SESSIONS_WRITE_USEC, sessions->params.timeout_usec / 4);
 	uint64_t now = clock_now_usec();
@@ -289,6 +308,7 @@ static enum lookup sessions_touch(struct sessions *sessions, const char *ref)
 		return LOOKUP_NONE;
 	if (session_is_idle(sessions, session))
 		return LOOKUP_IDLE;
+	*ret_owner = (struct session_owner){SESSION_USER, xstrdup(session->user), session->role};
 	session->active_usec = now;
 	if (now - session->written_usec < write_usec)
 		return LOOKUP_FRESH;
@@ -321,23 +341,22 @@ static int sessions_check_stored(struct sessions *sessions, const char *ref, str
 	return 0;
 }
 
-int sessions_check(struct sessions *sessions, const char *ref, enum session_kind *ret_kind,
+int sessions_check(struct sessions *sessions, const char *ref, struct session_owner *ret_owner,
 	struct fault *fault)
 {
-	enum lookup found = sessions_touch(sessions, ref);
+	enum lookup found = sessions_touch(sessions, ref, ret_owner);
 	int r;
 
 	if (found == LOOKUP_IDLE) {
 		/* Ended now, unless work of its own keeps it. */
 		sessions_expire_users(sessions);
-		found = sessions_touch(sessions, ref);
+		found = sessions_touch(sessions, ref, ret_owner);
 	}
 	switch (found) {
 	case LOOKUP_WRITE:
 		session_write_active(sessions, ref);
 		/* fallthrough */
 	case LOOKUP_FRESH:
-		*ret_kind = SESSION_USER;
 		return 0;
 	case LOOKUP_IDLE:
 	case LOOKUP_NONE:
@@ -345,12 +364,62 @@ int sessions_check(struct sessions *sessions, const char *ref, enum session_kind
 	}
 	r = sessions_check_stored(sessions, ref, fault);
 	if (r == 0)
-		*ret_kind = SESSION_MIGRATION;
+		*ret_owner = (struct session_owner){SESSION_MIGRATION, NULL, USER_READ_ONLY};
 	return r;
+}
+
+void session_owner_clear(struct session_owner *owner)
+{
+	free(TAKE_PTR(owner->user));
+}
+
+/* --- Users that change ------------------------------------------------------------------------
+ */
+
+void sessions_set_role(struct sessions *sessions, const char *user, enum user_role role)
+{
+	SCOPE_LOCK(&sessions->lock);
+	for (struct session *session = sessions->first; session; session = session->next) {
+		if (strcmp(session->user, user) == 0)
+			session->role = role;
+	}
+}
+
+static struct session *sessions_take_of(struct sessions *sessions, const char *user)
+{
+	struct session **p = &sessions->first;
+
+	SCOPE_LOCK(&sessions->lock);
+	while (*p && strcmp((*p)->user, user) != 0)
+		p = &(*p)->next;
+	return session_take(p);
+}
+
+void sessions_end_user(struct sessions *sessions, const char *user)
+{
+	struct session *session;
+
+	while ((session = sessions_take_of(sessions, user))) {
+		session_drop(sessions, session->ref, user, "the user was removed");
+		session_free(session);
+	}
 }
 
 /* --- Life ---------------------------------------------------------------------------------------
  */
+
+static void load_session(struct sessions *sessions, const char *ref, const struct value *record)
+{
+	const char *user = value_find_string(record, "auth_user_name", "");
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	enum user_role role = USER_READ_ONLY;
+
+	if (find_role(sessions, user, &role, &fault) < 0)
+		session_drop(sessions, ref, user, "the user was removed");
+	else
+		session_insert(sessions, ref, user, value_find_string(record, "originator", ""),
+			role, record_age_usec(record));
+}
 
 static int sessions_load(struct sessions *sessions, struct fault *fault)
 {
@@ -363,12 +432,8 @@ static int sessions_load(struct sessions *sessions, struct fault *fault)
 		return r;
 	for (size_t i = 0; i < records->record.n_members; i++) {
 		const struct value_member *member = &records->record.members[i];
-		if (record_is_migration(member->value))
-			continue;
-		session_insert(sessions, member->name,
-			value_find_string(member->value, "auth_user_name", ""),
-			value_find_string(member->value, "originator", ""),
-			record_age_usec(member->value));
+		if (!record_is_migration(member->value))
+			load_session(sessions, member->name, member->value);
 	}
 	return 0;
 }

@@ -5,6 +5,8 @@
 #ifndef FERRY_AGENT_API_SESSIONS_H
 #define FERRY_AGENT_API_SESSIONS_H
 
+#include "agent/api/roles.h"
+#include "base/cleanup.h"
 #include "base/fault.h"
 #include "schema/pool_db.h"
 
@@ -21,6 +23,12 @@
 struct sessions;
 
 enum session_kind { SESSION_USER, SESSION_MIGRATION };
+
+struct session_owner {
+	enum session_kind kind;
+	char *user; /* owned; NULL for SESSION_MIGRATION */
+	enum user_role role;
+};
 
 struct sessions_params {
 	struct pool_db *pool; /* borrowed */
@@ -43,11 +51,17 @@ struct sessions *sessions_free(struct sessions *sessions);
 int sessions_login(struct sessions *sessions, const char *user, const char *originator,
 	char **ret_ref, struct fault *fault);
 /* 0, and the session counts as active now; or -EACCES with SESSION_INVALID [ref]. */
-int sessions_check(struct sessions *sessions, const char *ref, enum session_kind *ret_kind,
+int sessions_check(struct sessions *sessions, const char *ref, struct session_owner *ret_owner,
 	struct fault *fault);
+/* The user is something else now, or, with the second, no user any more. */
+void sessions_set_role(struct sessions *sessions, const char *user, enum user_role role);
+void sessions_end_user(struct sessions *sessions, const char *user);
 int sessions_logout(struct sessions *sessions, const char *ref, struct fault *fault);
 uint64_t sessions_timeout_usec(const struct sessions *sessions);
 /* Ends those idle for too long. */
 void sessions_expire(struct sessions *sessions);
+
+void session_owner_clear(struct session_owner *owner);
+#define CLEANUP_SESSION_OWNER CLEANUP(session_owner_clear)
 
 #endif

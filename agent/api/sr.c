@@ -102,6 +102,7 @@ static const struct param shared_params[] = {
 static const struct method rows[] = {
 	{
 		.name = "SR.create",
+		.role = USER_POOL_OPERATOR,
 		.handle = sr_create_call,
 		.flags = METHOD_ASYNC | METHOD_TASK,
 		PARAMS_OPTIONAL(create_params, 8),
@@ -110,6 +111,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "SR.destroy",
+		.role = USER_POOL_OPERATOR,
 		.handle = sr_destroy_call,
 		.flags = METHOD_ASYNC,
 		PARAMS(self_params),
@@ -118,6 +120,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "SR.forget",
+		.role = USER_POOL_OPERATOR,
 		.handle = sr_forget_call,
 		.flags = METHOD_ASYNC,
 		PARAMS(self_params),
@@ -126,6 +129,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "SR.scan",
+		.role = USER_POOL_OPERATOR,
 		.handle = sr_scan_call,
 		.flags = METHOD_ASYNC | METHOD_TASK,
 		PARAMS(self_params),
@@ -134,6 +138,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "SR.update",
+		.role = USER_POOL_OPERATOR,
 		.handle = sr_update_call,
 		.flags = METHOD_ASYNC | METHOD_TASK,
 		PARAMS(self_params),
@@ -142,6 +147,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "SR.set_shared",
+		.role = USER_POOL_OPERATOR,
 		.handle = sr_set_shared,
 		PARAMS(shared_params),
 		.result = "void",

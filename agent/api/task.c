@@ -12,26 +12,52 @@ static int task_create(struct call *call, struct value *const *args, struct valu
 	struct fault *fault)
 {
 	char *ref CLEANUP_FREE = NULL;
-	int r = tasks_create_object(
-		api_of(call)->tasks, arg_text(args, 0), arg_text(args, 1), &ref, fault);
+	int r = tasks_create_object(api_of(call)->tasks, arg_text(args, 0), arg_text(args, 1),
+		call_user(call), &ref, fault);
 
 	if (r == 0)
 		*ret_result = value_new_string(ref);
 	return r;
 }
 
+/* A task is for whoever made it to change; operators may change any. */
+static int check_owner(struct call *call, const char *task, struct fault *fault)
+{
+	char *owner CLEANUP_FREE = NULL;
+	int r = 0;
+
+	if (call_role(call) > USER_POOL_OPERATOR)
+		r = object_get_string(api_of(call)->pool, "task", task, "user", &owner, fault);
+	if (r < 0 || !owner || strcmp(owner, call_user(call)) == 0)
+		return r;
+	return fault_set(fault, -EACCES, "RBAC_PERMISSION_DENIED", call_method(call)->name,
+		"The task was made by another user", NULL);
+}
+
 static int task_destroy(struct call *call, struct value *const *args, struct value **ret_result,
 	struct fault *fault)
 {
+	int r = check_owner(call, arg_text(args, 0), fault);
+
 	(void)ret_result;
-	return tasks_destroy(api_of(call)->tasks, arg_text(args, 0), fault);
+	return r < 0 ? r : tasks_destroy(api_of(call)->tasks, arg_text(args, 0), fault);
 }
 
 static int task_cancel(struct call *call, struct value *const *args, struct value **ret_result,
 	struct fault *fault)
 {
+	int r = check_owner(call, arg_text(args, 0), fault);
+
 	(void)ret_result;
-	return tasks_cancel(api_of(call)->tasks, arg_text(args, 0), fault);
+	return r < 0 ? r : tasks_cancel(api_of(call)->tasks, arg_text(args, 0), fault);
+}
+
+static int set_fields(
+	struct call *call, const char *task, const struct value *fields, struct fault *fault)
+{
+	int r = check_owner(call, task, fault);
+
+	return r < 0 ? r : object_set_fields(api_of(call)->pool, "task", task, fields, fault);
 }
 
 /* A task that its owner ends has an end like any other. */
@@ -49,35 +75,27 @@ static int task_set_status(struct call *call, struct value *const *args, struct 
 		value_set(fields, "allowed_operations", value_new_array());
 	}
 	value_set_string(fields, "status", status);
-	return object_set_fields(api_of(call)->pool, "task", arg_text(args, 0), fields, fault);
+	return set_fields(call, arg_text(args, 0), fields, fault);
+}
+
+/* Sets the field that the row names. */
+static int task_set_field(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	struct value *fields CLEANUP_VALUE = value_new_struct();
+
+	(void)ret_result;
+	value_set(fields, call_method(call)->data, value_copy(args[1]));
+	return set_fields(call, arg_text(args, 0), fields, fault);
 }
 
 static int task_set_progress(struct call *call, struct value *const *args,
 	struct value **ret_result, struct fault *fault)
 {
-	(void)ret_result;
-	if (!(args[1]->real >= 0 && args[1]->real <= 1)) {
-		char *text CLEANUP_FREE = xasprintf("%g", args[1]->real);
-		return fault_set(fault, -EINVAL, "INVALID_VALUE", "progress", text, NULL);
-	}
-	return object_set_field(
-		api_of(call)->pool, "task", arg_text(args, 0), "progress", args[1], fault);
-}
-
-static int task_set_result(struct call *call, struct value *const *args, struct value **ret_result,
-	struct fault *fault)
-{
-	(void)ret_result;
-	return object_set_field(
-		api_of(call)->pool, "task", arg_text(args, 0), "result", args[1], fault);
-}
-
-static int task_set_error_info(struct call *call, struct value *const *args,
-	struct value **ret_result, struct fault *fault)
-{
-	(void)ret_result;
-	return object_set_field(
-		api_of(call)->pool, "task", arg_text(args, 0), "error_info", args[1], fault);
+	if (args[1]->real >= 0 && args[1]->real <= 1)
+		return task_set_field(call, args, ret_result, fault);
+	char *text CLEANUP_FREE = xasprintf("%g", args[1]->real);
+	return fault_set(fault, -EINVAL, "INVALID_VALUE", "progress", text, NULL);
 }
 
 static const struct param create_params[] = {
@@ -105,6 +123,7 @@ static const struct param error_params[] = {
 static const struct method rows[] = {
 	{
 		.name = "task.create",
+		.role = USER_READ_ONLY,
 		.handle = task_create,
 		PARAMS(create_params),
 		.result = "task ref",
@@ -112,6 +131,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "task.destroy",
+		.role = USER_READ_ONLY,
 		.handle = task_destroy,
 		PARAMS(self_params),
 		.result = "void",
@@ -119,6 +139,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "task.cancel",
+		.role = USER_READ_ONLY,
 		.handle = task_cancel,
 		PARAMS(self_params),
 		.result = "void",
@@ -126,6 +147,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "task.set_status",
+		.role = USER_READ_ONLY,
 		.handle = task_set_status,
 		PARAMS(status_params),
 		.result = "void",
@@ -133,21 +155,27 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "task.set_progress",
+		.role = USER_READ_ONLY,
 		.handle = task_set_progress,
+		.data = "progress",
 		PARAMS(progress_params),
 		.result = "void",
 		.doc = "Sets the progress, 0 to 1.",
 	},
 	{
 		.name = "task.set_result",
-		.handle = task_set_result,
+		.role = USER_READ_ONLY,
+		.handle = task_set_field,
+		.data = "result",
 		PARAMS(result_params),
 		.result = "void",
 		.doc = "Sets the result.",
 	},
 	{
 		.name = "task.set_error_info",
-		.handle = task_set_error_info,
+		.role = USER_READ_ONLY,
+		.handle = task_set_field,
+		.data = "error_info",
 		PARAMS(error_params),
 		.result = "void",
 		.doc = "Sets code and parameters of the failure.",

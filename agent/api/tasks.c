@@ -65,7 +65,7 @@ static struct value *operations_new(bool can_cancel)
 }
 
 static int task_create_object(struct tasks *tasks, const char *label, const char *description,
-	bool can_cancel, char **ret_ref, struct fault *fault)
+	const char *user, bool can_cancel, char **ret_ref, struct fault *fault)
 {
 	struct value *fields CLEANUP_VALUE = value_new_struct();
 
@@ -75,13 +75,14 @@ static int task_create_object(struct tasks *tasks, const char *label, const char
 	value_set(fields, "created", value_new_datetime(clock_wall_sec()));
 	value_set_string(fields, "status", "pending");
 	value_set_string(fields, "resident_on", tasks->host_ref);
+	value_set_string(fields, "user", user);
 	return object_create(tasks->pool, "task", fields, ret_ref, fault);
 }
 
 int tasks_create_object(struct tasks *tasks, const char *label, const char *description,
-	char **ret_ref, struct fault *fault)
+	const char *user, char **ret_ref, struct fault *fault)
 {
-	return task_create_object(tasks, label, description, false, ret_ref, fault);
+	return task_create_object(tasks, label, description, user, false, ret_ref, fault);
 }
 
 /* What every end has in common, in contract 3.2's order; status goes last. */
@@ -239,7 +240,8 @@ void tasks_start(struct tasks *tasks, struct call *call, bool async, struct valu
 		task_refuse(task, &fault);
 		return;
 	}
-	r = task_create_object(tasks, call_wire_name(call), "", can_cancel, &task->ref, &fault);
+	r = task_create_object(
+		tasks, call_wire_name(call), "", call_user(call), can_cancel, &task->ref, &fault);
 	if (r < 0) {
 		task_refuse(task, &fault);
 		return;

@@ -38,7 +38,7 @@ void tasks_start(struct tasks *tasks, struct call *call, bool async, struct valu
 
 /* An object without a thread, for task.create. The caller frees *ret_ref. */
 int tasks_create_object(struct tasks *tasks, const char *label, const char *description,
-	char **ret_ref, struct fault *fault);
+	const char *user, char **ret_ref, struct fault *fault);
 
 /* Marks it in current_operations and asks what runs to stop. Does not wait. A task that has ended
  * stays as it is. */

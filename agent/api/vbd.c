@@ -192,6 +192,7 @@ static const struct param vm_params[] = {{"vm", PARAM_STRING, "VM ref"}};
 static const struct method rows[] = {
 	{
 		.name = "VBD.create",
+		.role = USER_VM_ADMIN,
 		.handle = vbd_create,
 		.flags = METHOD_ASYNC,
 		PARAMS(create_params),
@@ -200,6 +201,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "VBD.destroy",
+		.role = USER_VM_ADMIN,
 		.handle = vbd_destroy,
 		.flags = METHOD_ASYNC,
 		PARAMS(self_params),
@@ -208,6 +210,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "VBD.set_userdevice",
+		.role = USER_VM_ADMIN,
 		.handle = vbd_set_userdevice,
 		PARAMS(userdevice_params),
 		.result = "void",
@@ -215,6 +218,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "VM.get_allowed_VBD_devices",
+		.role = USER_READ_ONLY,
 		.handle = vm_get_allowed_vbd_devices,
 		PARAMS(vm_params),
 		.result = "string set",

@@ -94,6 +94,7 @@ static const struct param migrate_params[] = {
 static const struct method rows[] = {
 	{
 		.name = "VDI.create",
+		.role = USER_VM_ADMIN,
 		.handle = vdi_create_call,
 		.flags = METHOD_ASYNC,
 		PARAMS(create_params),
@@ -102,6 +103,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "VDI.destroy",
+		.role = USER_VM_ADMIN,
 		.handle = vdi_destroy_call,
 		.flags = METHOD_ASYNC,
 		PARAMS(self_params),
@@ -110,6 +112,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "VDI.resize",
+		.role = USER_VM_ADMIN,
 		.handle = vdi_resize_call,
 		.flags = METHOD_ASYNC,
 		PARAMS(resize_params),
@@ -118,6 +121,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "VDI.pool_migrate",
+		.role = USER_VM_POWER_ADMIN,
 		.handle = vdi_pool_migrate,
 		.flags = METHOD_ASYNC | METHOD_TASK,
 		PARAMS(migrate_params),

@@ -158,6 +158,7 @@ static const struct param vm_params[] = {{"vm", PARAM_STRING, "VM ref"}};
 static const struct method rows[] = {
 	{
 		.name = "VIF.create",
+		.role = USER_VM_ADMIN,
 		.handle = vif_create,
 		.flags = METHOD_ASYNC,
 		PARAMS(create_params),
@@ -166,6 +167,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "VIF.destroy",
+		.role = USER_VM_ADMIN,
 		.handle = vif_destroy,
 		.flags = METHOD_ASYNC,
 		PARAMS(self_params),
@@ -174,6 +176,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "VM.get_allowed_VIF_devices",
+		.role = USER_READ_ONLY,
 		.handle = vm_get_allowed_vif_devices,
 		PARAMS(vm_params),
 		.result = "string set",

@@ -185,6 +185,7 @@ static const struct param migrate_params[] = {
 static const struct method rows[] = {
 	{
 		.name = "VM.create",
+		.role = USER_VM_ADMIN,
 		.handle = vm_create,
 		.flags = METHOD_ASYNC,
 		PARAMS(create_params),
@@ -193,6 +194,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "VM.destroy",
+		.role = USER_VM_ADMIN,
 		.handle = vm_destroy,
 		.flags = METHOD_ASYNC,
 		PARAMS(self_params),
@@ -201,6 +203,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "VM.assert_can_migrate",
+		.role = USER_READ_ONLY,
 		.handle = vm_assert_can_migrate,
 		.flags = METHOD_ASYNC | METHOD_TASK,
 		.params = migrate_params,
@@ -211,6 +214,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "VM.migrate_send",
+		.role = USER_VM_POWER_ADMIN,
 		.handle = vm_migrate_send,
 		.flags = METHOD_ASYNC | METHOD_TASK,
 		PARAMS_OPTIONAL(migrate_params, 6),
@@ -219,6 +223,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "VM.update_allowed_operations",
+		.role = USER_VM_OPERATOR,
 		.handle = vm_update_operations,
 		PARAMS(self_params),
 		.result = "void",
@@ -226,6 +231,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "VM.get_possible_hosts",
+		.role = USER_READ_ONLY,
 		.handle = vm_get_possible_hosts,
 		PARAMS(self_params),
 		.result = "host ref set",

@@ -138,7 +138,8 @@ static const struct param limits_params[] = {
 
 /* What the rows of single limits share. */
 #define LIMIT_SETTER                                                                               \
-	.handle = set_limits, PARAMS(value_params), .result = "void", .doc = "Sets the limit."
+	.role = USER_VM_ADMIN, .handle = set_limits, PARAMS(value_params), .result = "void",       \
+	.doc = "Sets the limit."
 
 static const struct method rows[] = {
 	{.name = "VM.set_memory_static_max", LIMIT_SETTER, .data = memory_static_max},
@@ -149,6 +150,7 @@ static const struct method rows[] = {
 	{.name = "VM.set_VCPUs_at_startup", LIMIT_SETTER, .data = vcpus_at_startup},
 	{
 		.name = "VM.set_memory_limits",
+		.role = USER_VM_ADMIN,
 		.handle = set_limits,
 		PARAMS(limits_params),
 		.result = "void",

@@ -64,13 +64,15 @@ static const struct param start_on_params[] = {
 };
 
 /* What the rows of operations without further arguments share. */
-#define OPERATION(operation)                                                                       \
-	.name = "VM." operation, .handle = vm_operate, .flags = METHOD_ASYNC | METHOD_TASK,        \
-	PARAMS(vm_params), .result = "void", .data = (operation)
+#define OPERATION(operation, least)                                                                \
+	.name = "VM." operation, .role = (least), .handle = vm_operate,                            \
+	.flags = METHOD_ASYNC | METHOD_TASK, PARAMS(vm_params), .result = "void",                  \
+	.data = (operation)
 
 static const struct method rows[] = {
 	{
 		.name = "VM.start",
+		.role = USER_VM_OPERATOR,
 		.handle = vm_start,
 		.flags = METHOD_ASYNC | METHOD_TASK,
 		PARAMS(start_params),
@@ -80,6 +82,7 @@ static const struct method rows[] = {
 	},
 	{
 		.name = "VM.start_on",
+		.role = USER_VM_POWER_ADMIN,
 		.handle = vm_start_on,
 		.flags = METHOD_ASYNC | METHOD_TASK,
 		PARAMS(start_on_params),
@@ -87,13 +90,14 @@ static const struct method rows[] = {
 		.doc = "The same on the host that is named.",
 		.data = "start_on",
 	},
-	{OPERATION("pause"), .doc = "Stops the guest's processors."},
-	{OPERATION("unpause"), .doc = "Lets them go on."},
-	{OPERATION("clean_shutdown"),
+	{OPERATION("pause", USER_VM_POWER_ADMIN), .doc = "Stops the guest's processors."},
+	{OPERATION("unpause", USER_VM_POWER_ADMIN), .doc = "Lets them go on."},
+	{OPERATION("clean_shutdown", USER_VM_OPERATOR),
 		.doc = "Presses the power button and waits for the guest to shut down."},
-	{OPERATION("hard_shutdown"), .doc = "Ends the guest at once, as a power cut would."},
-	{OPERATION("clean_reboot"), .doc = "clean_shutdown, then start."},
-	{OPERATION("hard_reboot"), .doc = "Presses the reset button."},
+	{OPERATION("hard_shutdown", USER_VM_OPERATOR),
+		.doc = "Ends the guest at once, as a power cut would."},
+	{OPERATION("clean_reboot", USER_VM_OPERATOR), .doc = "clean_shutdown, then start."},
+	{OPERATION("hard_reboot", USER_VM_OPERATOR), .doc = "Presses the reset button."},
 };
 
 const struct method_table vm_power_methods = {rows, ARRAY_SIZE(rows)};

@@ -126,9 +126,15 @@ static int add_users(struct pool_db *pool, const struct value *users, struct fau
 {
 	int r = 0;
 
-	for (size_t i = 0; users && r == 0 && i < users->record.n_members; i++)
-		r = pool_db_set_user(pool, users->record.members[i].name,
-			value_string(users->record.members[i].value, ""), fault);
+	for (size_t i = 0; users && r == 0 && i < users->record.n_members; i++) {
+		const char *name = users->record.members[i].name;
+		const struct value *user = users->record.members[i].value;
+		r = pool_db_set_user(
+			pool, name, value_find_string(user, "password_hash", ""), fault);
+		if (r == 0)
+			r = pool_db_set_user_role(
+				pool, name, value_find_string(user, "role", ""), fault);
+	}
 	return r;
 }
 

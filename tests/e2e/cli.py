@@ -35,11 +35,11 @@ class Cli(unittest.TestCase):
                 file.write(f"[server {name}]\nurl = {self.pools[name].url}\nuser = root\n"
                            f"password = {PASSWORD}\n")
 
-    def ferry(self, server, *args, code=0):
+    def ferry(self, server, *args, code=0, given=""):
         done = subprocess.run([os.path.join(BIN, "ferry"), "--config", self.config,
                                *(["--server", server] if server else []), *args], check=False,
                               capture_output=True, text=True, timeout=120,
-                              stdin=subprocess.DEVNULL, start_new_session=True)
+                              input=given, start_new_session=True)
         self.assertEqual(done.returncode, code, (args, done.stdout, done.stderr))
         return done.stderr if code else done.stdout
 
@@ -129,6 +129,37 @@ class Cli(unittest.TestCase):
         self.ferry("B", "sr", "forget", "store")
         for name in "AB":
             self.assertEqual(self.json(name, "sr", "list"), [])
+
+    def test_users_do_what_their_role_allows(self):
+        for name, pool in self.pools.items():
+            self.ferry(None, "trust", name, "--fingerprint", pool.fingerprint())
+            self.ferry(name, "user", "create", "robot", "--role", "vm-power-admin", given="secret\n")
+            self.make_repository(name)
+        self.ferry("A", "vdi", "create", "disk", "--sr", "store", "--size", "1M")
+        self.ferry("A", "vm", "create", "web", "--disk", "disk")
+        self.assertIn("last user", self.ferry("A", "user", "destroy", "root", code=1))
+        self.assertIn("standard input", self.ferry("A", "user", "set-password", "robot", code=2))
+        self.assertIn("read-only", self.ferry("A", "user", "create", "x", "--role", "guest", code=2, given="y\n"))
+
+        admin, self.config = self.config, self.config + ".robot"
+        with open(admin, encoding="utf-8") as file:
+            text = file.read().replace("user = root", "user = robot").replace(PASSWORD, "secret")
+        with open(os.open(self.config, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+        denied = self.ferry("A", "sr", "destroy", "store", code=1)
+        self.assertRegex(denied, r"SR.destroy: it is for the role pool-operator; user robot is vm-power-admin")
+        self.assertIn("RBAC_PERMISSION_DENIED", self.ferry("A", "user", "create", "x", "--role", "read-only", code=1, given="y\n"))
+        self.ferry("A", "vm", "migrate", "web", "--to", "B", "--sr", "store")
+        self.assertEqual([vm["name_label"] for vm in self.json("B", "vm", "list")], ["web"])
+        self.ferry("B", "user", "change-password", given="wrong\nnew\n", code=1)
+        self.ferry("B", "user", "change-password", given="secret\nnew\n")
+        self.assertIn("AUTHENTICATION", self.ferry("B", "vm", "list", code=1))
+
+        self.config = admin
+        self.ferry("A", "user", "set-role", "robot", "read-only")
+        self.assertEqual(self.json("A", "user", "list"), {"robot": "read-only", "root": "pool-admin"})
+        self.ferry("B", "user", "destroy", "robot")
+        self.assertNotIn("robot", self.ferry("B", "user", "list"))
 
     def test_what_the_daemon_refuses_is_told_in_words(self):
         for name, pool in self.pools.items():

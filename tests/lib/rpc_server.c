@@ -71,10 +71,10 @@ static int handle_address(struct call *call, struct value *const *args, struct v
 static const struct param any_param[] = {{"any", PARAM_ANY, NULL}};
 static const struct param int_param[] = {{"n", PARAM_INT, NULL}};
 static const struct method methods[] = {
-	{"X.echo", handle_echo, METHOD_NO_SESSION, any_param, 1, 1, "any", "", NULL},
-	{"X.wait", handle_wait, METHOD_NO_SESSION, NULL, 0, 0, "string", "", NULL},
-	{"X.big", handle_big, METHOD_NO_SESSION, int_param, 1, 1, "string", "", NULL},
-	{"X.address", handle_address, METHOD_NO_SESSION, NULL, 0, 0, "string", "", NULL},
+	{"X.echo", handle_echo, METHOD_NO_SESSION, any_param, 1, 1, "any", "", NULL, 0},
+	{"X.wait", handle_wait, METHOD_NO_SESSION, NULL, 0, 0, "string", "", NULL, 0},
+	{"X.big", handle_big, METHOD_NO_SESSION, int_param, 1, 1, "string", "", NULL, 0},
+	{"X.address", handle_address, METHOD_NO_SESSION, NULL, 0, 0, "string", "", NULL, 0},
 };
 
 /* --- Server -------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ FOREIGN=(
     'libnbd.h=agent/copy agent/guest'
     'xxhash.h=agent/copy'
     'ini.h=agent cli'
-    'crypt.h=agent agent/api'
+    'crypt.h=agent/api'
     'systemd/*=base agent'
 )
 

@@ -304,8 +304,8 @@ static void old_and_surplus_tasks_are_collected(void **state)
 	char *kept CLEANUP_FREE = make_ended(fixture, now - TASKS_KEEP_SEC + 60);
 	char *pending CLEANUP_FREE = NULL;
 
-	check_ok(
-		&fixture->fault, tasks_create_object(tasks, "mine", "", &pending, &fixture->fault));
+	check_ok(&fixture->fault,
+		tasks_create_object(tasks, "mine", "", API_USER, &pending, &fixture->fault));
 	tasks_collect(tasks);
 	assert_false(object_exists(pool, "task", old));
 	assert_true(object_exists(pool, "task", kept));

@@ -82,25 +82,24 @@ static const struct param every_type[] = {
 static const struct param vm_param[] = {{"vm", PARAM_STRING, "VM ref"}, {"live", PARAM_BOOL, NULL}};
 
 static const struct method methods[] = {
-	{"X.types", handle_echo, 0, every_type, 10, 0, "void", "", NULL},
-	{"VM.clone", handle_echo, METHOD_ASYNC, vm_param, 2, 1, "VM ref", "", NULL},
-	{"VM.move", handle_echo, METHOD_ASYNC | METHOD_TASK, vm_param, 2, 1, "void", "", NULL},
-	{"VM_metrics.get_record", handle_echo, 0, vm_param, 1, 1, "record", "", NULL},
-	{"event.from", handle_void, 0, NULL, 0, 0, "void", "", NULL},
-	{"session.login", handle_echo, METHOD_NO_SESSION, vm_param, 1, 1, "string", "", NULL},
-	{"Peer.seal", handle_void, METHOD_HIDDEN | METHOD_PEER, NULL, 0, 0, "void", "", NULL},
-	{"X.fail", handle_fail, 0, NULL, 0, 0, "void", "", NULL},
-	{"X.wait", handle_wait, 0, NULL, 0, 0, "void", "", NULL},
-	{"X.at_once", handle_at_once, 0, NULL, 0, 0, "void", "", NULL},
+	{"X.types", handle_echo, 0, every_type, 10, 0, "void", "", NULL, 0},
+	{"VM.clone", handle_echo, METHOD_ASYNC, vm_param, 2, 1, "VM ref", "", NULL, 0},
+	{"VM.move", handle_echo, METHOD_ASYNC | METHOD_TASK, vm_param, 2, 1, "void", "", NULL, 0},
+	{"VM_metrics.get_record", handle_echo, 0, vm_param, 1, 1, "record", "", NULL, 0},
+	{"event.from", handle_void, 0, NULL, 0, 0, "void", "", NULL, 0},
+	{"session.login", handle_echo, METHOD_NO_SESSION, vm_param, 1, 1, "string", "", NULL, 0},
+	{"Peer.seal", handle_void, METHOD_HIDDEN | METHOD_PEER, NULL, 0, 0, "void", "", NULL, 0},
+	{"X.fail", handle_fail, 0, NULL, 0, 0, "void", "", NULL, 0},
+	{"X.wait", handle_wait, 0, NULL, 0, 0, "void", "", NULL, 0},
+	{"X.at_once", handle_at_once, 0, NULL, 0, 0, "void", "", NULL, 0},
 };
 
-static int session_check(
-	void *arg, const struct method *method, const char *session_ref, struct fault *fault)
+static int session_check(void *arg, struct call *call, struct fault *fault)
 {
-	(void)arg, (void)method;
-	if (strcmp(session_ref, "good") == 0)
+	(void)arg;
+	if (strcmp(call_session(call), "good") == 0)
 		return 0;
-	return fault_set(fault, -EACCES, "SESSION_INVALID", session_ref, NULL);
+	return fault_set(fault, -EACCES, "SESSION_INVALID", call_session(call), NULL);
 }
 
 static void task_start(void *arg, struct call *call, bool async, struct value **args)
