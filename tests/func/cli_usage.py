@@ -8,7 +8,7 @@ import unittest
 
 from clitest import FERRY, TIMEOUT, CliTest
 
-NOUNS = ["vm", "vdi", "sr", "vbd", "vif", "network", "host", "pool", "task", "user", "migration", "trust"]
+NOUNS = ["vm", "vdi", "sr", "vbd", "vif", "network", "host", "pool", "task", "user", "migration", "doctor", "trust"]
 
 
 class Usage(CliTest):
