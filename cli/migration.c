@@ -39,6 +39,7 @@ static const struct column columns[] = {
 	{"MEMORY-SENT", "memory_sent", COLUMN_SIZE, NULL},
 	{"PAUSE-MS", "pause", COLUMN_MAP, NULL},
 	{"ERROR", "error_info", COLUMN_SET, NULL},
+	{"OUTCOME", "outcome", COLUMN_TEXT, NULL},
 	{"CANCELLED-BY", "cancelled_by", COLUMN_TEXT, NULL},
 	{"CANCELLED-IN", "cancelled_in", COLUMN_TEXT, NULL},
 	{"CANCELLED-AT", "cancelled_at", COLUMN_TIME, NULL},

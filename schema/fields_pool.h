@@ -245,6 +245,7 @@ static const struct class_field migration_fields[] = {
 	F(memory_sent, INT, RO, .doc = "with what was sent again"),
 	F(pause, MAP, RO, .doc = "what the guest's pause was made of, in ms"),
 	F(error_info, SET_STRING, RO, .doc = "code and parameters, on failure"),
+	F(outcome, STRING, RO, .doc = "at its end: what became of the VM, and what to do next"),
 	F(cancelled_by, STRING, RO, .doc = "who asked, and why"),
 	F(cancelled_in, STRING, RO, .doc = "the state that it was in then"),
 	F(cancelled_at, DATETIME, RO, .doc = "1970: it was not"),

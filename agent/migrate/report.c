@@ -2,6 +2,7 @@
 #include "agent/migrate/report.h"
 
 #include "agent/migrate/live.h"
+#include "agent/migrate/outcome.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/json.h"
@@ -141,7 +142,9 @@ void report_state(struct migration *m)
 	char *there CLEANUP_FREE = migration_get_string(m, "vm_there");
 	char *vm CLEANUP_FREE = m->role == ROLE_RECEIVER ? migration_get_string(m, "vm") : NULL;
 
+	char *outcome CLEANUP_FREE = outcome_text(m);
 	value_set_string(fields, "state", migration_state_name(state));
+	value_set_string(fields, "outcome", outcome);
 	add_attention(m, fields);
 	value_set_bool(fields, "live", live_is_wanted(m));
 	if (vm && object_exists(pool, "VM", vm))
@@ -169,6 +172,8 @@ void report_state(struct migration *m)
 	struct value *entries = value_new_struct();
 	value_set_string(entries, "ferry:migration", m->uuid);
 	value_set_string(entries, "ferry:state", migration_state_name(state));
+	if (*outcome)
+		value_set_string(entries, "ferry:outcome", outcome);
 	if (there)
 		value_set_string(entries, "ferry:vm_there", there);
 	if (pause)

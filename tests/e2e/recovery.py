@@ -52,6 +52,36 @@ class Recovery(SlowMove):
         self.assert_task_ends_well(task)
         self.assert_moved()
 
+    def test_the_source_host_reboots(self):
+        task = self.begin_and_wait_for_the_middle()
+        self.a.reboot()
+        self.a.start()
+        self.assert_task_ends_well(task)
+        self.assert_moved()
+
+    def test_the_destination_host_reboots(self):
+        task = self.begin_and_wait_for_the_middle()
+        self.b.reboot()
+        self.b.start()
+        wait_by_polling(self.a.session, task, 60)
+        self.assert_moved()
+
+    def test_a_destination_that_is_gone_for_ever(self):
+        """One command cleans the source's record; the VM is free at once."""
+        task = self.begin_and_wait_for_the_middle()
+        self.b.reboot()
+        self.assert_task_fails(task, "CANNOT_CONTACT_HOST", "VM_MIGRATE_CONTACT_REMOTE_SERVICE_FAILED", timeout=20)
+        self.assertIn("start", self.a.session.VM.get_allowed_operations(self.vm))
+        (_, record), = self.a.session.migration.get_all_records().items()
+        self.assertIn("the VM is at the source with its disks, Halted; next: see that the destination runs", record["outcome"])
+        self.assertEqual(self.a.session.task.get_other_config(task)["ferry:outcome"], record["outcome"])
+        if record["state"] == "ABORTING":
+            done = self.a.ferry("migration", "forget", record["uuid"])
+            self.assertEqual(done.returncode, 0, done.stderr)
+        self.assert_untouched(destination_answers=False)
+        self.assertEqual(self.a.session.migration.get_all_records().popitem()[1]["state"], "FAILED")
+        self.b.start()
+
     def test_the_sender_dies_and_does_not_come_back(self):
         task = self.begin_and_wait_for_the_middle()
         self.a.kill()
