@@ -79,6 +79,7 @@ static int peek(struct cursor *cursor, struct fault *fault)
 			cursor->from = extent.offset + extent.length;
 			continue;
 		}
+		cursor->n = 0; /* Nor does another thread get any of it. */
 		return fault_text(fault, -EINVAL,
 			"extent log of disk %u: %llu bytes at %llu are out of order or not within "
 			"the disk of %llu bytes",

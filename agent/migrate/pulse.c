@@ -3,6 +3,7 @@
 
 #include "agent/migrate/peer.h"
 #include "agent/migrate/report.h"
+#include "agent/migrate/space.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 
@@ -27,6 +28,10 @@ static void ask_after_peer(struct migration *m, struct peer *peer)
 	if (r < 0)
 		return; /* Unreachable or confused: whoever moves the data decides what follows. */
 	const char *state = value_find_string(result, "state", "");
+	if (strcmp(state, "RECEIVING") == 0 && space_check(m, result, &fault) < 0) {
+		migration_set_error(m, &fault);
+		cancel_request(m->cancel, "the destination is running full");
+	}
 	if (strcmp(state, "ABORTING") != 0 && strcmp(state, "FAILED") != 0 &&
 		strcmp(state, "CANCELLED") != 0)
 		return;

@@ -76,6 +76,9 @@ static int compare_span(struct migration *m, struct peer *peer, unsigned disk, u
 		return r;
 	for (size_t i = 0; i < DIGEST_SPAN_CHUNKS; i++) {
 		uint64_t offset = span * DIGEST_SPAN + i * DIGEST_CHUNK;
+		/* Whatever the destination says of what is not there. */
+		if (offset >= size_bytes)
+			break;
 		if (memcmp(here + i * DIGEST_BYTES, there + i * DIGEST_BYTES, DIGEST_BYTES) == 0)
 			continue;
 		log_error("MIG-DIFFERENCE", "migration=%s disk=%u offset=%llu", m->uuid, disk,

@@ -146,6 +146,24 @@ class Failures(SlowMove):
         os.unlink(filler)
         self.assert_untouched()
 
+    def test_a_destination_that_is_about_to_fill_up(self):
+        """The move ends before a write of it fails there."""
+        folder = self.tmpfs("48m")
+        self.sr_b = self.b.sr_create("small", folder)
+        task = self.begin_and_wait_for_the_middle()
+        move, = self.a.session.migration.get_all()
+        self.a.session.migration.set_bandwidth(move, str(MIB))
+        space = os.statvfs(folder)
+        filler = os.path.join(folder, ".filler")
+        with open(filler, "wb") as file:
+            file.write(bytes(max(0, space.f_bavail * space.f_frsize - 14 * MIB)))
+        failure = self.assert_task_fails(task, "SR_BACKEND_FAILURE_44")
+        self.assertIn("running full", failure.details[2])
+        with open(self.a.path("log"), encoding="utf-8", errors="replace") as log:
+            self.assertNotIn("medium error", log.read().lower())
+        os.unlink(filler)
+        self.assert_untouched()
+
     def test_an_image_that_is_replaced_at_the_destination(self):
         """It holds nothing of what was sent and compared before."""
         task = self.begin_and_wait_for_the_middle()
