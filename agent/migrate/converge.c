@@ -20,9 +20,13 @@
 /* The longest that a guest stays paused at the switch before it is given back, if the move allows
  * less than a fifth of it. */
 #define LEAST_BUDGET_USEC (10 * USEC_PER_SEC)
-/* Memory: bytes a second when nothing is known of the link, and of the link's when it is. */
-#define MEMORY_RATE  (UINT64_C(1) << 30)
-#define MEMORY_SHARE 0.75
+/* Memory: bytes a second when nothing is known of the link, and of the link's when it is. On a slow
+ * link the tunnel packs it, so more than the link carries is asked of QEMU: what cannot be packed
+ * shares the link with the rounds, connection by connection. */
+#define MEMORY_RATE       (UINT64_C(1) << 30)
+#define MEMORY_SHARE      0.75
+#define SLOW_LINK         (100e6)
+#define SLOW_MEMORY_SHARE 4
 /* A disk of which less was sent says little of the link. */
 #define TELLING_BYTES (UINT64_C(16) << 20)
 #define LEAST_RATE    (UINT64_C(1) << 20)
@@ -221,7 +225,8 @@ static uint64_t memory_rate(const struct live *live)
 	/* Rounds are no measure of the link: they are made of small pieces. */
 	if (live->bulk_rate <= 0)
 		return MEMORY_RATE;
-	return MAX((uint64_t)(live->bulk_rate * MEMORY_SHARE), LEAST_RATE);
+	double share = live->bulk_rate < SLOW_LINK ? SLOW_MEMORY_SHARE : MEMORY_SHARE;
+	return MAX((uint64_t)(live->bulk_rate * share), LEAST_RATE);
 }
 
 static int start_memory(struct live *live, struct peer *peer, struct fault *fault)

@@ -25,7 +25,7 @@ struct tunnel_link {
 	struct cancel *ended;
 	pthread_t thread;
 	bool has_thread;
-	_Atomic uint64_t n_sent;
+	_Atomic uint64_t n_sent, n_wire;
 	atomic_bool is_broken;
 };
 
@@ -64,10 +64,12 @@ static int carry(struct tunnel_link *link)
 	if (r < 0)
 		return r;
 	const struct relay_params params = {
+		.side = RELAY_SENDER,
 		.stream = link->stream,
 		.local_fd = local_fd,
 		.cut = link->cut,
 		.n_sent = &link->n_sent,
+		.n_wire = &link->n_wire,
 		.is_broken = &link->is_broken,
 	};
 	return relay_run(&params);
@@ -80,8 +82,9 @@ static void *link_main(void *arg)
 
 	/* Here, and not when the link is freed: the peer is to learn now. */
 	link->stream = stream_free(link->stream);
-	log_info("tunnel.link_ended", "door=%s sent=%llu how=\"%s\"", link->door,
+	log_info("tunnel.link_ended", "door=%s sent=%llu wire=%llu how=\"%s\"", link->door,
 		(unsigned long long)tunnel_link_sent(link),
+		(unsigned long long)tunnel_link_wire(link),
 		r == 0 ? "both sides have ended" : strerror(-r));
 	cancel_request(link->ended, "ended");
 	return NULL;
@@ -183,6 +186,11 @@ int tunnel_link_take(struct tunnel_link *link)
 uint64_t tunnel_link_sent(const struct tunnel_link *link)
 {
 	return atomic_load(&link->n_sent);
+}
+
+uint64_t tunnel_link_wire(const struct tunnel_link *link)
+{
+	return atomic_load(&link->n_wire);
 }
 
 bool tunnel_link_is_broken(struct tunnel_link *link)

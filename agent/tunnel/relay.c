@@ -5,6 +5,7 @@
  * are large. */
 #include "agent/tunnel/relay.h"
 
+#include "agent/tunnel/block.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/inject.h"
@@ -12,7 +13,7 @@
 #include <errno.h>
 #include <sys/socket.h>
 
-#define FLOW_BYTES ((size_t)128 << 10)
+#define FLOW_BYTES BLOCK_BYTES
 /* How long the peer may take to end its direction when nobody here listens any more. A connection
  * that is closed before could lose the last bytes that we have sent. */
 #define LINGER_USEC (2 * USEC_PER_SEC)
@@ -27,6 +28,10 @@ struct flow {
 struct relay {
 	const struct relay_params *params;
 	struct flow up, down;
+	struct packer *packer;     /* the sender's; NULL */
+	struct unpacker *unpacker; /* the receiver's; NULL */
+	const char *block;         /* what is sent of up: start and end are within it */
+	size_t n_unpacked;         /* bytes that are in the block */
 	bool has_said_end;
 	bool is_deaf; /* the local side takes nothing any more */
 	int error;    /* of the way to the peer */
@@ -72,7 +77,22 @@ static bool read_local(struct relay *relay)
 	up->at_end = n <= 0;
 	up->start = 0;
 	up->end = n > 0 ? (size_t)n : 0;
+	relay->block = up->data;
+	relay->n_unpacked = up->end;
+	if (relay->packer && n > 0) {
+		packer_watch(relay->packer, clock_now_usec(), stream_sent(relay->params->stream),
+			stream_has_unsent(relay->params->stream));
+		up->end = packer_make(relay->packer, up->data, (size_t)n, &relay->block);
+	}
 	return true;
+}
+
+static void count_sent(struct relay *relay)
+{
+	if (relay->params->n_sent)
+		atomic_fetch_add(relay->params->n_sent, (uint64_t)relay->n_unpacked);
+	if (relay->params->n_wire)
+		atomic_store(relay->params->n_wire, stream_sent(relay->params->stream));
 }
 
 static bool write_peer(struct relay *relay)
@@ -81,7 +101,8 @@ static bool write_peer(struct relay *relay)
 
 	if (is_empty(up))
 		return false;
-	ssize_t n = stream_write(relay->params->stream, up->data + up->start, up->end - up->start);
+	ssize_t n =
+		stream_write(relay->params->stream, relay->block + up->start, up->end - up->start);
 	if (n == -EAGAIN)
 		return false;
 	if (n < 0) {
@@ -91,8 +112,8 @@ static bool write_peer(struct relay *relay)
 	up->start += (size_t)n;
 	if (INJECT_BYTES(n, "tunnel.cut") < 0)
 		shutdown(stream_fd(relay->params->stream), SHUT_RDWR);
-	if (relay->params->n_sent)
-		atomic_fetch_add(relay->params->n_sent, (uint64_t)n);
+	if (is_empty(up))
+		count_sent(relay);
 	return true;
 }
 
@@ -132,6 +153,17 @@ static bool move_up(struct relay *relay)
 /* --- Down ---------------------------------------------------------------------------------------
  */
 
+static ssize_t read_stream(void *stream, void *data, size_t length)
+{
+	return stream_read(stream, data, length);
+}
+
+static ssize_t read_flow(struct relay *relay, void *data, size_t length)
+{
+	return relay->unpacker ? unpacker_read(relay->unpacker, data, length)
+			       : stream_read(relay->params->stream, data, length);
+}
+
 static bool read_peer(struct relay *relay)
 {
 	struct flow *down = &relay->down;
@@ -140,8 +172,7 @@ static bool read_peer(struct relay *relay)
 		return false;
 	down->start = down->end = 0;
 	while (down->end < FLOW_BYTES) {
-		ssize_t n = stream_read(
-			relay->params->stream, down->data + down->end, FLOW_BYTES - down->end);
+		ssize_t n = read_flow(relay, down->data + down->end, FLOW_BYTES - down->end);
 		if (n == -EAGAIN)
 			break;
 		if (n > 0) {
@@ -282,9 +313,19 @@ static int carry(struct relay *relay)
 
 int relay_run(const struct relay_params *params)
 {
-	char *up CLEANUP_FREE = xcalloc(1, FLOW_BYTES);
+	char *up CLEANUP_FREE = xcalloc(1, BLOCK_HEAD_BYTES + FLOW_BYTES);
 	char *down CLEANUP_FREE = xcalloc(1, FLOW_BYTES);
-	struct relay relay = {.params = params, .up = {.data = up}, .down = {.data = down}};
+	bool is_sender = params->side == RELAY_SENDER;
+	struct packer *packer CLEANUP_PACKER = is_sender ? packer_new() : NULL;
+	struct unpacker *unpacker CLEANUP_UNPACKER =
+		is_sender ? NULL : unpacker_new(read_stream, params->stream);
+	struct relay relay = {
+		.params = params,
+		.up = {.data = up + BLOCK_HEAD_BYTES},
+		.down = {.data = down},
+		.packer = packer,
+		.unpacker = unpacker,
+	};
 
 	return carry(&relay);
 }

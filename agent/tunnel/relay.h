@@ -10,7 +10,11 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+/* What is sent to the receiver goes in blocks (block.h), what comes back as it is. */
+enum relay_side { RELAY_SENDER, RELAY_RECEIVER };
+
 struct relay_params {
+	enum relay_side side;
 	struct stream *stream; /* borrowed */
 	int local_fd;          /* borrowed; non-blocking */
 	const struct cancel *cut;
@@ -18,6 +22,7 @@ struct relay_params {
 	 * Who reads a little now and then does not escape it. */
 	uint64_t unread_usec;
 	_Atomic uint64_t *n_sent; /* counts bytes from local_fd to the stream; NULL */
+	_Atomic uint64_t *n_wire; /* and what became of them, in TLS; NULL */
 	/* Set as soon as the way to the peer is found broken, while what the peer had sent before
 	 * is still handed on; NULL. */
 	atomic_bool *is_broken;

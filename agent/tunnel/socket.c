@@ -19,6 +19,9 @@
 #define PROBE_SEC      5
 #define N_PROBES       2
 #define RETRY_USEC     (5 * USEC_PER_MSEC)
+/* What waits in the kernel for the link: the rest waits here, where it can be packed, and what
+ * comes later (a guest's last pages) does not wait behind megabytes. */
+#define QUEUE_BYTES (256 << 10)
 
 int socket_await(int fd, short events, const struct limit *limit)
 {
@@ -171,6 +174,7 @@ void socket_tune_tcp(int fd)
 
 	set_tcp(fd, TCP_NODELAY, 1);
 	set_tcp(fd, TCP_USER_TIMEOUT, SILENT_MSEC);
+	set_tcp(fd, TCP_NOTSENT_LOWAT, QUEUE_BYTES);
 	set_tcp(fd, TCP_KEEPIDLE, PROBE_IDLE_SEC);
 	set_tcp(fd, TCP_KEEPINTVL, PROBE_SEC);
 	set_tcp(fd, TCP_KEEPCNT, N_PROBES);

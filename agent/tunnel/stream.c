@@ -41,7 +41,8 @@ struct stream {
 	char shown[2 * KEY_ID_BYTES + 1];       /* fingerprint of the key that the peer has */
 	struct buffer in;                       /* from the socket, for GnuTLS */
 	struct buffer out;                      /* from GnuTLS, for the socket */
-	int error;                              /* that the socket gave, negative; 0 */
+	uint64_t n_sent;
+	int error; /* that the socket gave, negative; 0 */
 };
 
 /* --- The accepting side's certificate -----------------------------------------------------------
@@ -118,6 +119,11 @@ bool stream_has_unsent(const struct stream *stream)
 	return stream->out.start < stream->out.end;
 }
 
+uint64_t stream_sent(const struct stream *stream)
+{
+	return stream->n_sent;
+}
+
 int stream_flush(struct stream *stream)
 {
 	struct buffer *out = &stream->out;
@@ -132,6 +138,7 @@ int stream_flush(struct stream *stream)
 		if (n < 0)
 			return stream->error = -errno;
 		out->start += (size_t)n;
+		stream->n_sent += (uint64_t)n;
 	}
 	out->start = out->end = 0;
 	return 0;

@@ -47,6 +47,8 @@ int stream_end(struct stream *stream);
 /* 0: all is sent; -EAGAIN: wait for POLLOUT; else it is broken. */
 int stream_flush(struct stream *stream);
 bool stream_has_unsent(const struct stream *stream);
+/* Bytes that the kernel has taken so far. */
+uint64_t stream_sent(const struct stream *stream);
 
 /* The same for a few bytes, waiting. -ENODATA: the peer ended before. */
 int stream_read_full(struct stream *stream, void *data, size_t length, const struct limit *limit);

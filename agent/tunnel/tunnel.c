@@ -233,6 +233,7 @@ static void serve(struct visitor *visitor)
 	log_info("tunnel.opened", "door=%s peer=%s", name, visitor->peer);
 	if (r == 0) {
 		const struct relay_params params = {
+			.side = RELAY_RECEIVER,
 			.stream = stream,
 			.local_fd = local_fd,
 			.cut = visitor->cut,

@@ -85,6 +85,9 @@ int tunnel_link_take(struct tunnel_link *link);
 struct tunnel_link *tunnel_link_close(struct tunnel_link *link);
 /* Bytes sent to the receiver so far. Any thread. */
 uint64_t tunnel_link_sent(const struct tunnel_link *link);
+/* And on the wire, with what TLS adds. On a slow link what can be packed is packed (zstd): fewer.
+ */
+uint64_t tunnel_link_wire(const struct tunnel_link *link);
 /* Whether the way to the receiver is broken: cut, reset, or the receiver has acknowledged or read
  * nothing for 15 s (TCP_USER_TIMEOUT). Any thread. */
 bool tunnel_link_is_broken(struct tunnel_link *link);

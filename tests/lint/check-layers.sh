@@ -36,6 +36,7 @@ FOREIGN=(
     'curl/*=xmlrpc'
     'microhttpd.h=xmlrpc'
     'gnutls/*=xmlrpc agent/tunnel'
+    'zstd.h=agent/tunnel'
     'jansson.h=base'
     'iscsi/*=agent/copy'
     'libnbd.h=agent/copy agent/guest'

@@ -160,7 +160,7 @@ static void last_words_arrive(void **state)
 	open_link(fixture);
 	int near = connect_near(fixture);
 	int far CLEANUP_CLOSE = accept_far(fixture);
-	struct writer up = {.fd = near, .length = 4 * MIB, .seed = 4};
+	struct writer up = {.fd = near, .length = MIB / 2, .seed = 4};
 	assert_int_equal(write(far, "unread", 6), 6);
 	start_writer(&up);
 	pthread_join(up.thread, NULL);
