@@ -17,7 +17,7 @@
  *                    cancel token, until that is requested
  *     kill           SIGKILL for this process
  *
- * Each pass counts one unit, or so many bytes as it is about. The action is taken at the first pass
+ * Each pass counts one unit, or as many bytes as it is about. The action is taken at the first pass
  * after `after` units, and once: the file has moved to inject/fired by then. With `always`, and
  * for a hang, it stays. The counter is written before anything happens and survives the process, so
  * a test can tell a fault that was taken from one that was never met. */
@@ -47,7 +47,7 @@ int inject_fault_at(const struct cancel *cancel, struct fault *fault, const char
 #define INJECT_OPEN(dir) inject_open(dir)
 #define INJECT(...)      (inject_is_on ? inject_at(NULL, 1, __VA_ARGS__) : 0)
 #define INJECT_BYTES(bytes, ...)                                                                   \
-	(inject_is_on ? inject_at(NULL, (uint64_t)(bytes), __VA_ARGS__) : 0)
+	(inject_is_on ? inject_at(NULL, (bytes) ? (uint64_t)(bytes) : 1, __VA_ARGS__) : 0)
 #define INJECT_FAULT(fault, ...) (inject_is_on ? inject_fault_at(NULL, (fault), __VA_ARGS__) : 0)
 #define INJECT_WAIT(cancel, fault, ...)                                                            \
 	(inject_is_on ? inject_fault_at((cancel), (fault), __VA_ARGS__) : 0)

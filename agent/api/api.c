@@ -334,6 +334,17 @@ static char *copy_or_null(const char *text)
 	return text ? xstrdup(text) : NULL;
 }
 
+int api_caller(struct call *call, char **ret_who, struct fault *fault)
+{
+	char *user CLEANUP_FREE = NULL;
+	int r = object_get_string(
+		api_of(call)->pool, "session", call_session(call), "auth_user_name", &user, fault);
+
+	if (r == 0)
+		*ret_who = xasprintf("%s at %s", user, call_peer_address(call));
+	return r;
+}
+
 static void copy_pool_params(struct api *api, const struct api_params *params)
 {
 	api->state_dir = copy_or_null(params->state_dir);

@@ -61,6 +61,9 @@ static inline struct api *api_of(struct call *call)
 	return call_context(call);
 }
 
+/* Who calls, for the record: "root at 192.0.2.7". The caller frees it. */
+int api_caller(struct call *call, char **ret_who, struct fault *fault);
+
 /* The text of a string argument; "" when it was left out. */
 static inline const char *arg_text(struct value *const *args, size_t i)
 {

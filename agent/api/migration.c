@@ -21,18 +21,6 @@ static int migration_uuid(
 	return object_get_string(pool, "migration", self, "uuid", ret_uuid, fault);
 }
 
-/* For the record: "root at 10.0.0.1". */
-static int caller(struct call *call, char **ret_who, struct fault *fault)
-{
-	char *user CLEANUP_FREE = NULL;
-	int r = object_get_string(
-		api_of(call)->pool, "session", call_session(call), "auth_user_name", &user, fault);
-
-	if (r == 0)
-		*ret_who = xasprintf("%s at %s", user, call_peer_address(call));
-	return r;
-}
-
 static int migration_cancel(struct call *call, struct value *const *args, struct value **ret_result,
 	struct fault *fault)
 {
@@ -43,7 +31,7 @@ static int migration_cancel(struct call *call, struct value *const *args, struct
 
 	(void)ret_result;
 	if (r == 0)
-		r = caller(call, &who, fault);
+		r = api_caller(call, &who, fault);
 	return r < 0 ? r : supervisor_cancel(api->supervisor, uuid, who, fault);
 }
 
@@ -68,7 +56,7 @@ static int migration_resume(struct call *call, struct value *const *args, struct
 
 	(void)ret_result;
 	if (r == 0)
-		r = caller(call, &who, fault);
+		r = api_caller(call, &who, fault);
 	return r < 0 ? r : supervisor_resume(api->supervisor, uuid, who, fault);
 }
 
@@ -91,7 +79,7 @@ static int migration_resolve(struct call *call, struct value *const *args,
 			NULL);
 	int r = migration_uuid(api->pool, arg_text(args, 0), &uuid, fault);
 	if (r == 0)
-		r = caller(call, &who, fault);
+		r = api_caller(call, &who, fault);
 	return r < 0 ? r : supervisor_resolve(api->supervisor, uuid, committed, who, fault);
 }
 

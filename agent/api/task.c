@@ -2,6 +2,7 @@
 /* Class task: what clients do with tasks, their own and those of Async. calls. */
 #include "agent/api/context.h"
 #include "agent/api/tasks.h"
+#include "agent/migrate/supervisor.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 
@@ -43,13 +44,37 @@ static int task_destroy(struct call *call, struct value *const *args, struct val
 	return r < 0 ? r : tasks_destroy(api_of(call)->tasks, arg_text(args, 0), fault);
 }
 
+/* A move that this host sends answers for itself: it may be too late, and who asked stands in its
+ * record. 0 when the task is no such move's. */
+static int cancel_migration(struct api *api, const char *task, const char *who, struct fault *fault)
+{
+	struct value *config CLEANUP_VALUE = NULL;
+	char *status CLEANUP_FREE = NULL;
+
+	if (!api->supervisor ||
+		object_get_string(api->pool, "task", task, "status", &status, NULL) < 0 ||
+		strcmp(status, "pending") != 0 ||
+		object_get_field(api->pool, "task", task, "other_config", &config, NULL) < 0)
+		return 0;
+	const char *uuid = value_find_string(config, "ferry:migration", "");
+	return supervisor_sends(api->supervisor, uuid, task)
+		       ? supervisor_cancel(api->supervisor, uuid, who, fault)
+		       : 0;
+}
+
 static int task_cancel(struct call *call, struct value *const *args, struct value **ret_result,
 	struct fault *fault)
 {
-	int r = check_owner(call, arg_text(args, 0), fault);
+	const char *task = arg_text(args, 0);
+	char *who CLEANUP_FREE = NULL;
+	int r = check_owner(call, task, fault);
 
 	(void)ret_result;
-	return r < 0 ? r : tasks_cancel(api_of(call)->tasks, arg_text(args, 0), fault);
+	if (r == 0)
+		r = api_caller(call, &who, fault);
+	if (r == 0)
+		r = cancel_migration(api_of(call), task, who, fault);
+	return r < 0 ? r : tasks_cancel(api_of(call)->tasks, task, who, fault);
 }
 
 static int set_fields(

@@ -272,7 +272,7 @@ static bool task_is_pending(struct tasks *tasks, const char *ref)
 	       strcmp(status, "pending") == 0;
 }
 
-int tasks_cancel(struct tasks *tasks, const char *ref, struct fault *fault)
+int tasks_cancel(struct tasks *tasks, const char *ref, const char *who, struct fault *fault)
 {
 	struct task *task;
 	int r;
@@ -287,7 +287,7 @@ int tasks_cancel(struct tasks *tasks, const char *ref, struct fault *fault)
 	SCOPE_LOCK(&tasks->lock);
 	task = tasks_find(tasks, ref);
 	if (task)
-		cancel_request(task->cancel, "task.cancel");
+		cancel_request(task->cancel, who);
 	return 0;
 }
 

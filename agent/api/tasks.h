@@ -41,8 +41,8 @@ int tasks_create_object(struct tasks *tasks, const char *label, const char *desc
 	const char *user, char **ret_ref, struct fault *fault);
 
 /* Marks it in current_operations and asks what runs to stop. Does not wait. A task that has ended
- * stays as it is. */
-int tasks_cancel(struct tasks *tasks, const char *ref, struct fault *fault);
+ * stays as it is. who: for the record of what is cancelled. */
+int tasks_cancel(struct tasks *tasks, const char *ref, const char *who, struct fault *fault);
 /* Removes it now, or when what runs has ended. */
 int tasks_destroy(struct tasks *tasks, const char *ref, struct fault *fault);
 size_t tasks_n_running(struct tasks *tasks);

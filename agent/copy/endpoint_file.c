@@ -172,19 +172,20 @@ static int transfer(struct endpoint_file *file, const struct endpoint_request *r
 	return -EINVAL;
 }
 
+static int explain(struct endpoint_file *file, const struct endpoint_request *request, int error)
+{
+	endpoint_fail(&file->base, error, "%s of %llu bytes at %llu of %s: %s",
+		endpoint_op_name(request->op), (unsigned long long)request->extent.length,
+		(unsigned long long)request->extent.offset, file->path,
+		error == -ENODATA ? "the file ends before" : strerror(-error));
+	return error == -ENODATA ? -EIO : error;
+}
+
 static int perform(struct endpoint_file *file, const struct endpoint_request *request)
 {
-	struct endpoint *endpoint = &file->base;
-	int r = INJECT_BYTES(request->extent.length, "file.%s", endpoint_op_name(request->op));
+	int r = transfer(file, request);
 
-	if (r == 0)
-		r = transfer(file, request);
-	if (r < 0)
-		endpoint_fail(endpoint, r, "%s of %llu bytes at %llu of %s: %s",
-			endpoint_op_name(request->op), (unsigned long long)request->extent.length,
-			(unsigned long long)request->extent.offset, file->path,
-			r == -ENODATA ? "the file ends before" : strerror(-r));
-	return r == -ENODATA ? -EIO : r;
+	return r < 0 ? explain(file, request, r) : r;
 }
 
 static bool start_reading(struct endpoint_file *file, struct endpoint_request *request)
@@ -205,7 +206,11 @@ static int file_submit(struct endpoint *endpoint, struct endpoint_request *reque
 {
 	struct endpoint_file *file = (struct endpoint_file *)endpoint;
 
-	if (!start_reading(file, request))
+	int r = INJECT_BYTES(request->extent.length, "file.%s", endpoint_op_name(request->op));
+
+	if (r < 0)
+		request->done(request, explain(file, request, r));
+	else if (!start_reading(file, request))
 		request->done(request, perform(file, request));
 	return 0;
 }

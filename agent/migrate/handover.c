@@ -12,9 +12,11 @@
 #include <string.h>
 
 #define SEAL_TIMEOUT_USEC  (300 * USEC_PER_SEC)
-#define ABORT_TIMEOUT_USEC (2 * USEC_PER_SEC)
+#define ABORT_TIMEOUT_USEC USEC_PER_SEC
 /* QEMU hands over in milliseconds; a destination that hangs would keep it for ever. */
 #define HANDOVER_USEC (10 * USEC_PER_SEC)
+/* Whoever cancels waits for it, and for what follows. */
+#define CANCELLED_USEC (USEC_PER_SEC / 2)
 /* Pauses that turn out to be too long and are given up, before one is taken as it is. */
 #define MAX_SWITCHES 3
 
@@ -150,8 +152,28 @@ static int cut_stream(struct live *live, struct peer *peer, struct fault *fault)
 	memory_yank(live->guest, NULL);
 	live->link = tunnel_link_close(live->link);
 	return fault_text(fault, -ETIMEDOUT,
-		"handing the guest over did not end within %llu s: the destination hangs",
-		(unsigned long long)(HANDOVER_USEC / USEC_PER_SEC));
+		"handing the guest over did not end in time: the destination hangs");
+}
+
+static uint64_t patience(struct migration *m)
+{
+	return migration_cancel_requested(m) ? CANCELLED_USEC : HANDOVER_USEC;
+}
+
+/* A cancel lets QEMU finish, which it does at once if the destination does not hang. */
+static int await_handover(
+	struct live *live, struct memory_progress *ret_progress, struct fault *fault)
+{
+	struct migration *m = live->migration;
+	unsigned under_way =
+		1U << MEMORY_DEVICE | (live->at_switch ? 1U << MEMORY_PRE_SWITCHOVER : 0);
+	int r = memory_await(live->guest, live->watch, under_way, cancel_fd(m->cancel),
+		clock_deadline(HANDOVER_USEC), NULL, ret_progress, fault);
+
+	if (r < 0 || !cancel_is_requested(m->cancel))
+		return r;
+	return memory_await(live->guest, live->watch, under_way, -1, clock_deadline(patience(m)),
+		NULL, ret_progress, fault);
 }
 
 int handover_run(struct migration *m, struct peer *peer, struct fault *fault)
@@ -170,9 +192,7 @@ int handover_run(struct migration *m, struct peer *peer, struct fault *fault)
 		r = live_cancel_memory(live, fault);
 	}
 	if (r == 0)
-		r = memory_await(live->guest, live->watch,
-			1U << MEMORY_DEVICE | (live->at_switch ? 1U << MEMORY_PRE_SWITCHOVER : 0),
-			-1, clock_deadline(HANDOVER_USEC), NULL, &progress, fault);
+		r = await_handover(live, &progress, fault);
 	if (r == -ETIMEDOUT)
 		return cut_stream(live, peer, fault);
 	if (r < 0)
@@ -252,7 +272,7 @@ static int ensure_running(struct live *live, struct peer *peer, struct fault *fa
 
 	if (r == 0 && progress.status == MEMORY_DEVICE)
 		r = memory_await(live->guest, live->watch, 1U << MEMORY_DEVICE, -1,
-			clock_deadline(HANDOVER_USEC), NULL, &progress, fault);
+			clock_deadline(patience(live->migration)), NULL, &progress, fault);
 	if (r == -ETIMEDOUT)
 		r = cut_stream(live, peer, fault);
 	if (r < 0)

@@ -11,6 +11,7 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <sys/eventfd.h>
 
 #define ROUND_USEC USEC_PER_SEC
 #define QUIET_USEC (2 * USEC_PER_SEC)
@@ -76,7 +77,7 @@ static void look_after(struct supervisor *supervisor, struct migration *m)
 		suspend(m);
 	/* It serves nothing since the seal; a QEMU may be all that there is of the guest. */
 	else if (state == STATE_SEALED && silent > params->lease_usec && m->tgt)
-		receiver_withdraw(m);
+		receiver_withdraw(m, NULL);
 	else if (state == STATE_SEALED && m->quiet &&
 		 clock_now_usec() - m->sealed_usec > QUIET_USEC)
 		speak(m);
@@ -104,10 +105,12 @@ void keeper_round(struct supervisor *supervisor)
 void *keeper_main(void *arg)
 {
 	struct supervisor *supervisor = arg;
-
+	struct pollfd bell = {.fd = supervisor->keeper_bell, .events = POLLIN};
 	uint64_t next_prune = clock_now_usec();
+	eventfd_t rung;
 
-	while (cancel_sleep(supervisor->stop, ROUND_USEC) == 0) {
+	while (cancel_poll(supervisor->stop, &bell, 1, clock_deadline(ROUND_USEC)) >= 0) {
+		(void)eventfd_read(supervisor->keeper_bell, &rung);
 		keeper_round(supervisor);
 		if (clock_now_usec() < next_prune)
 			continue;
@@ -115,4 +118,9 @@ void *keeper_main(void *arg)
 		next_prune = clock_deadline(PRUNE_USEC);
 	}
 	return NULL;
+}
+
+void keeper_ring(struct supervisor *supervisor)
+{
+	(void)eventfd_write(supervisor->keeper_bell, 1);
 }

@@ -28,15 +28,14 @@ static char *tgt_dir(const struct migration *m)
 	return xasprintf("%s/t%.13s", m->params->run_dir, m->uuid);
 }
 
-static void forget_tgt_row(struct migration *m, const struct resource_row *row)
+static int forget_tgt_row(struct migration *m, const struct resource_row *row, struct fault *fault)
 {
 	int r = tgt_forget_run_dir(row->name);
 
 	if (r == 0)
-		resource_forget(m->params->storage->agent, row->id, NULL);
-	else
-		log_warn("TGT-LEFTOVER", "migration=%s dir=%s error=%s", m->uuid, row->name,
-			strerror(-r));
+		return resource_forget(m->params->storage->agent, row->id, fault);
+	log_warn("TGT-LEFTOVER", "migration=%s dir=%s error=%s", m->uuid, row->name, strerror(-r));
+	return fault_errno(fault, r, "removing what tgtd left in %s", row->name);
 }
 
 /* What is still on its way through the door gets nowhere, nor was it acknowledged. */
@@ -49,7 +48,7 @@ void receiver_close_disk_door(struct migration *m)
 }
 
 /* Stops tgtd and removes what is recorded of it and of those before it. */
-void receiver_withdraw(struct migration *m)
+int receiver_withdraw(struct migration *m, struct fault *fault)
 {
 	struct resource_row *rows = NULL;
 	size_t n = 0;
@@ -57,12 +56,14 @@ void receiver_withdraw(struct migration *m)
 	receiver_close_disk_door(m);
 	m->tgt = tgt_stop(m->tgt);
 	m->exports = value_free(m->exports);
-	resource_list(m->params->storage->agent, m->uuid, TGT_KIND, &rows, &n, NULL);
+	int r = resource_list(m->params->storage->agent, m->uuid, TGT_KIND, &rows, &n, fault);
 	for (size_t i = 0; i < n; i++) {
-		forget_tgt_row(m, &rows[i]);
+		if (r == 0)
+			r = forget_tgt_row(m, &rows[i], fault);
 		resource_row_clear(&rows[i]);
 	}
 	free(rows);
+	return r;
 }
 
 static void tgt_lost(void *arg, const char *reason)
@@ -224,7 +225,7 @@ static int make_exports(struct migration *m, struct fault *fault)
 		r = migration_save(m, fault);
 	}
 	if (r < 0) {
-		receiver_withdraw(m);
+		receiver_withdraw(m, NULL);
 		return r;
 	}
 	m->exports = TAKE_PTR(exports);
@@ -268,7 +269,7 @@ int receiver_exports(struct migration *m, struct value **ret_exports, struct fau
 	if (migration_state(m) != STATE_RECEIVING)
 		return receiver_refuse(m, "export", fault);
 	if (!m->exports || (m->tgt && tgt_is_lost(m->tgt))) {
-		receiver_withdraw(m);
+		receiver_withdraw(m, NULL);
 		int r = make_exports(m, fault);
 		if (r < 0)
 			return r;

@@ -32,7 +32,7 @@ int receiver_allocate(struct migration *migration, struct fault *fault);
 int receiver_exports(struct migration *migration, struct value **ret_exports, struct fault *fault);
 
 /* Stops tgtd, and with it the exports; the disks stay, and so does a QEMU. */
-void receiver_withdraw(struct migration *migration);
+int receiver_withdraw(struct migration *migration, struct fault *fault);
 
 /* Digests of one span of a disk, in hex; "" when it is all zero. */
 int receiver_digest(struct migration *migration, int64_t disk, int64_t span,

@@ -13,6 +13,11 @@
 
 int receiver_refuse(struct migration *m, const char *call, struct fault *fault)
 {
+	char *who CLEANUP_FREE = migration_get_string(m, "cancelled_by");
+
+	if (who && migration_cancel_requested(m))
+		return fault_text(fault, -EINVAL,
+			"migration %s was cancelled at the destination by %s", m->uuid, who);
 	return fault_text(fault, -EINVAL, "migration %s is %s at the destination: no %s now",
 		m->uuid, migration_state_name(migration_state(m)), call);
 }
@@ -207,9 +212,10 @@ int receiver_finish(struct migration *m, struct fault *fault)
 		return 0;
 	if (migration_state(m) != STATE_COMMITTED)
 		return receiver_refuse(m, "finish", fault);
-	receiver_withdraw(m);
-	int r = storage_recover(m->params->storage, m->uuid, fault);
+	int r = receiver_withdraw(m, fault);
 
+	if (r == 0)
+		r = storage_recover(m->params->storage, m->uuid, fault);
 	return r < 0 ? r : migration_post(m, EVENT_FINISHED, fault);
 }
 
@@ -245,8 +251,9 @@ int receiver_abort(struct migration *m, enum migration_event why, struct fault *
 		r = receiver_end_incoming(m, fault);
 	if (r < 0)
 		return r;
-	receiver_withdraw(m);
-	r = storage_recover(m->params->storage, m->uuid, fault);
+	r = receiver_withdraw(m, fault);
+	if (r == 0)
+		r = storage_recover(m->params->storage, m->uuid, fault);
 	if (r < 0)
 		return r;
 	return migration_post(

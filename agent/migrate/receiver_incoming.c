@@ -172,5 +172,5 @@ void receiver_suspend(struct migration *m)
 		char *text CLEANUP_FREE = fault_describe(&fault);
 		log_error("MIG-QEMU", "migration=%s error=\"%s\"", m->uuid, text);
 	}
-	receiver_withdraw(m);
+	receiver_withdraw(m, NULL);
 }

@@ -27,9 +27,11 @@
 #define COMMIT_TIMEOUT_USEC  (60 * USEC_PER_SEC)
 #define COMMIT_LAST_USEC     (10 * USEC_PER_SEC)
 #define ABORT_TIMEOUT_USEC   (5 * USEC_PER_SEC)
-#define FIRST_PAUSE_USEC     (200 * USEC_PER_MSEC)
-#define MAX_PAUSE_USEC       (10 * USEC_PER_SEC)
-#define STORE_PAUSE_USEC     (5 * USEC_PER_SEC)
+/* Whoever cancelled waits for the first answer, and a destination may hang. */
+#define FIRST_ABORT_USEC (3 * USEC_PER_SEC / 2)
+#define FIRST_PAUSE_USEC (200 * USEC_PER_MSEC)
+#define MAX_PAUSE_USEC   (10 * USEC_PER_SEC)
+#define STORE_PAUSE_USEC (5 * USEC_PER_SEC)
 
 /* What every text of a failure says besides its cause; errors with a code of XenAPI's have the
  * parameters that the contract gives them. */
@@ -409,6 +411,7 @@ static enum migration_event run_aborting(
 	struct migration *m, struct peer *peer, struct fault *fault)
 {
 	uint64_t give_up = clock_deadline(m->params->abandon_usec);
+	uint64_t timeout = FIRST_ABORT_USEC;
 	uint64_t pause = FIRST_PAUSE_USEC;
 	char *reason CLEANUP_FREE = migration_get_string(m, "cancelled_by");
 
@@ -419,8 +422,7 @@ static enum migration_event run_aborting(
 		struct value *result CLEANUP_VALUE = NULL;
 		struct value *args = value_append_string(
 			value_new_array(), reason ? reason : "the sender failed");
-		int r = peer_call(
-			peer, "abort", m->uuid, args, ABORT_TIMEOUT_USEC, m->stop, &result, fault);
+		int r = peer_call(peer, "abort", m->uuid, args, timeout, m->stop, &result, fault);
 		if (is_told(r, fault)) {
 			hear_of_abort(m, peer, result);
 			break;
@@ -431,6 +433,7 @@ static enum migration_event run_aborting(
 		if (attention_pause(m, m->stop, pause) < 0)
 			return STAY;
 		pause = MIN(pause * 2, MAX_PAUSE_USEC);
+		timeout = ABORT_TIMEOUT_USEC;
 	} while (!m->forgotten && (clock_now_usec() < give_up || must_be_told(m)));
 	if (cancel_is_requested(m->stop))
 		return STAY;
@@ -493,9 +496,26 @@ static void release_guest(struct migration *m)
 		live_cancel_memory(m->live, NULL);
 }
 
+/* The state could not be stored: nothing may follow from it. The destination hears nothing
+ * meanwhile, so the first tries come soon; a cancel does not wait for the next. -ECANCELED when the
+ * daemon stops. */
+static int await_store(struct migration *m, uint64_t *pause, const struct fault *fault)
+{
+	char *text CLEANUP_FREE = fault_describe(fault);
+	bool heed =
+		fsm_is_cancellable(m->role, migration_state(m)) && !migration_cancel_requested(m);
+
+	log_error("MIG-STORE", "migration=%s error=%s; trying again", m->uuid, text);
+	release_guest(m);
+	cancel_sleep(heed ? m->cancel : m->stop, *pause);
+	*pause = MIN(*pause * 2, m->live ? FIRST_PAUSE_USEC : STORE_PAUSE_USEC);
+	return cancel_is_requested(m->stop) ? -ECANCELED : 0;
+}
+
 void sender_run(struct migration *m)
 {
 	struct peer *peer CLEANUP_PEER = peer_of(m);
+	uint64_t pause = FIRST_PAUSE_USEC;
 
 	m->resumed = migration_state(m) != STATE_NEW;
 	for (size_t i = 0; i < m->n_disks; i++)
@@ -509,12 +529,8 @@ void sender_run(struct migration *m)
 		if (r == -ECANCELED)
 			r = migration_post(m, EVENT_CANCEL, &fault);
 		if (r == 0)
-			continue;
-		/* The state could not be stored: nothing may follow from it. */
-		char *text CLEANUP_FREE = fault_describe(&fault);
-		log_error("MIG-STORE", "migration=%s error=%s; trying again", m->uuid, text);
-		release_guest(m);
-		if (cancel_sleep(m->stop, m->live ? FIRST_PAUSE_USEC : STORE_PAUSE_USEC) < 0)
+			pause = FIRST_PAUSE_USEC;
+		else if (await_store(m, &pause, &fault) < 0)
 			break;
 	}
 	release_guest(m);

@@ -168,11 +168,12 @@ int source_forget(struct migration *m, struct fault *fault)
 		struct fault why CLEANUP_FAULT = FAULT_INIT;
 		r = object_check(m->params->storage->pool, "VDI", vdi, &why);
 		if (r == 0)
-			r = vdi_destroy(m->params->storage, vdi, fault);
+			r = vdi_destroy_for(m->params->storage, m->uuid, vdi, fault);
 		else if (fault_is(&why, "HANDLE_INVALID"))
 			r = 0; /* it went before a crash */
 		else if (fault)
 			fault_move(fault, &why);
 	}
-	return r;
+	/* Files that could not be removed when their VDIs went. */
+	return r < 0 ? r : storage_recover(m->params->storage, m->uuid, fault);
 }

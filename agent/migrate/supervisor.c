@@ -18,6 +18,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/eventfd.h>
 
 #define DRY_RUN_TIMEOUT_USEC (30 * USEC_PER_SEC)
 
@@ -27,6 +28,8 @@ struct supervisor *supervisor_new(const struct supervisor_params *params)
 
 	supervisor->params = params;
 	supervisor->stop = cancel_new();
+	/* Without it the keeper looks once a second all the same. */
+	supervisor->keeper_bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	registry_init(&supervisor->registry);
 	pthread_mutex_init(&supervisor->lock, NULL);
 	pthread_cond_init(&supervisor->idle, NULL);
@@ -119,7 +122,7 @@ static void clear_up(struct migration *m)
 {
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
 
-	receiver_withdraw(m);
+	receiver_withdraw(m, NULL);
 	report_state(m); /* It may have died before it said so. */
 	if (receiver_recover_incoming(m, &fault) == 0)
 		return;
@@ -219,6 +222,7 @@ struct supervisor *supervisor_stop(struct supervisor *supervisor)
 	supervisor_close(supervisor);
 	registry_deinit(&supervisor->registry);
 	cancel_free(supervisor->stop);
+	cleanup_close(&supervisor->keeper_bell);
 	pthread_cond_destroy(&supervisor->idle);
 	pthread_mutex_destroy(&supervisor->lock);
 	free(supervisor);
@@ -361,7 +365,7 @@ static int create_sender(struct supervisor *supervisor, struct value *document,
 }
 
 /* Waits for the outcome; a cancel of the task is passed on, and may be too late. */
-static int await(struct migration *m, const char *task, struct cancel *cancel)
+static int await(struct migration *m, struct cancel *cancel)
 {
 	struct pollfd fds[2] = {{.fd = cancel_fd(m->ended), .events = POLLIN},
 		{.fd = cancel_fd(m->stop), .events = POLLIN}};
@@ -369,8 +373,7 @@ static int await(struct migration *m, const char *task, struct cancel *cancel)
 	int r = cancel_poll(cancel, fds, 2, USEC_FOREVER);
 	if (r != -ECANCELED)
 		return r;
-	char *who CLEANUP_FREE = xasprintf("task %s: %s", task, cancel_reason(cancel));
-	migration_request_cancel(m, who);
+	migration_request_cancel(m, cancel_reason(cancel));
 	return cancel_poll(NULL, fds, 2, USEC_FOREVER);
 }
 
@@ -395,7 +398,7 @@ static int outcome(struct migration *m, const char *task, char **ret_vm_ref, str
 static int await_outcome(struct migration *m, const char *task, struct cancel *cancel,
 	char **ret_vm_ref, struct fault *fault)
 {
-	int r = await(m, task, cancel);
+	int r = await(m, cancel);
 
 	if (r < 0)
 		return fault_errno(fault, r, "waiting for migration %s", m->uuid);
@@ -525,9 +528,21 @@ int supervisor_cancel(
 {
 	struct migration *m CLEANUP_MIGRATION = registry_find(&supervisor->registry, uuid);
 
-	if (m)
-		return migration_request_cancel(m, who) ? 0 : too_late(supervisor, m, fault);
+	if (m && !migration_request_cancel(m, who))
+		return too_late(supervisor, m, fault);
+	if (m) {
+		keeper_ring(supervisor);
+		return 0;
+	}
 	return supervisor_not_under_way(supervisor, uuid, fault);
+}
+
+bool supervisor_sends(struct supervisor *supervisor, const char *uuid, const char *task)
+{
+	struct migration *m CLEANUP_MIGRATION = registry_find(&supervisor->registry, uuid);
+	char *own CLEANUP_FREE = m ? migration_get_string(m, "task") : NULL;
+
+	return m && m->role == ROLE_SENDER && own && strcmp(own, task) == 0;
 }
 
 int supervisor_move_vdi(struct supervisor *supervisor, const char *vdi, const char *sr,

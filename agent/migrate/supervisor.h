@@ -99,6 +99,9 @@ int supervisor_move_vdi(struct supervisor *supervisor, const char *vdi, const ch
 int supervisor_cancel(
 	struct supervisor *supervisor, const char *uuid, const char *who, struct fault *fault);
 
+/* Whether it is under way here, for that task. */
+bool supervisor_sends(struct supervisor *supervisor, const char *uuid, const char *task);
+
 /* The destination of migration `uuid`, which this host has aborted (or of which an operator said
  * that it is committed), is gone for ever: it is no longer told so. UUID_INVALID,
  * OPERATION_NOT_ALLOWED in any other state. */

@@ -13,6 +13,7 @@ struct supervisor {
 	struct registry registry;
 	struct cancel *stop;
 	pthread_t keeper;
+	int keeper_bell; /* an eventfd: look now */
 	bool has_keeper;
 
 	pthread_mutex_t lock; /* protects n_threads, stopping */
@@ -42,5 +43,7 @@ void supervisor_session_unbind(
 /* Looks at every receiver once: lease, abandon time, cancels, what a restart interrupted. */
 void keeper_round(struct supervisor *supervisor);
 void *keeper_main(void *supervisor);
+/* The next round is now: a cancel does not wait for it. */
+void keeper_ring(struct supervisor *supervisor);
 
 #endif

@@ -140,13 +140,18 @@ static int create_receiver(struct supervisor *supervisor, const char *session,
 		r = migration_insert(supervisor->params->storage->agent, &row, fault);
 	if (r == 0)
 		(void)INJECT("state.receiver.insert.after");
-	if (r == 0)
-		r = report_begin(m, fault);
 	if (r < 0 && r != -EAGAIN)
 		registry_remove(&supervisor->registry, m);
 	migration_row_clear(&row);
 	if (r < 0)
 		return r;
+	r = report_begin(m, fault);
+	if (r < 0) {
+		/* It is on record, and so must be its end; the keeper goes on with it. */
+		receiver_give_up(m, r, fault);
+		leave(supervisor, m);
+		return r;
+	}
 	*ret_migration = TAKE_PTR(m);
 	return 0;
 }
@@ -260,6 +265,9 @@ int supervisor_peer_digest(struct supervisor *supervisor, const char *session,
 		r = unknown(supervisor, migration, fault);
 	if (r == 0)
 		r = receiver_digest(m, disk, span, ret_result, fault);
+	/* What was cut short by it says less. */
+	if (r < 0 && m && migration_cancel_requested(m))
+		r = receiver_refuse(m, "digest", fault);
 	if (m)
 		heard(m);
 	/* It was cut short, not refused. */
@@ -279,6 +287,8 @@ int supervisor_peer_digest_extents(struct supervisor *supervisor, const char *se
 		r = unknown(supervisor, migration, fault);
 	if (r == 0)
 		r = receiver_digest_extents(m, disk, extents, ret_result, fault);
+	if (r < 0 && m && migration_cancel_requested(m))
+		r = receiver_refuse(m, "digest", fault);
 	if (r < 0 && cancel_is_requested(supervisor->stop))
 		return migration_busy(migration, -ESHUTDOWN, fault);
 	return r;

@@ -54,6 +54,9 @@ int vdi_create(const struct storage *storage, const struct value *record, char *
 	struct fault *fault);
 /* VDI_IN_USE [vdi, op] while a VBD is attached or a migration uses it. */
 int vdi_destroy(const struct storage *storage, const char *vdi, struct fault *fault);
+/* The same; a file that cannot be removed at once is the owner's, for storage_recover. */
+int vdi_destroy_for(
+	const struct storage *storage, const char *owner, const char *vdi, struct fault *fault);
 int vdi_resize(
 	const struct storage *storage, const char *vdi, int64_t virtual_size, struct fault *fault);
 /* The image's path; VDI_MISSING [sr, vdi] if the file is gone; SR_BACKEND_FAILURE_46 if it is no

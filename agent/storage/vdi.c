@@ -265,6 +265,12 @@ static int find_place(const struct storage *storage, const char *vdi, struct vdi
 
 int vdi_destroy(const struct storage *storage, const char *vdi, struct fault *fault)
 {
+	return vdi_destroy_for(storage, "", vdi, fault);
+}
+
+int vdi_destroy_for(
+	const struct storage *storage, const char *owner, const char *vdi, struct fault *fault)
+{
 	struct vdi_place place CLEANUP(place_clear) = {0};
 	int64_t id;
 	int r = find_place(storage, vdi, &place, fault);
@@ -275,7 +281,7 @@ int vdi_destroy(const struct storage *storage, const char *vdi, struct fault *fa
 		return r;
 
 	const struct image_entry entry = {
-		.owner = "", .sr = place.sr, .location = place.location, .path = place.path};
+		.owner = owner, .sr = place.sr, .location = place.location, .path = place.path};
 	r = journal_record(storage, &entry, &id, fault);
 	if (r < 0)
 		return r;
@@ -292,9 +298,8 @@ int vdi_destroy(const struct storage *storage, const char *vdi, struct fault *fa
 	if (r < 0) {
 		char *text CLEANUP_FREE = fault_describe(&left);
 		return sr_fault(fault, r, SR_FAILURE_VDI_REMOVE,
-			"the VDI is gone, but its file is not yet (%s); it is removed when the "
-			"daemon "
-			"starts again",
+			"the VDI is gone, but its file is not yet (%s); it is removed later, at "
+			"the latest when the daemon starts again",
 			text);
 	}
 	journal_forget(storage, id, place.path);

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Fault points (base/inject.h) of the test's own process. */
+/* Fault points (base/inject.h) of the test's own process, in builds that have them. */
 #ifndef FERRY_TESTS_LIB_POINTS_H
 #define FERRY_TESTS_LIB_POINTS_H
+
+#ifdef FERRY_INJECT
 
 #include "tests/lib/check.h"
 
@@ -106,5 +108,7 @@ static inline void points_close(const struct points *points)
 		points_remove_folder(path);
 	}
 }
+
+#endif
 
 #endif

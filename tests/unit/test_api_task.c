@@ -217,7 +217,7 @@ static void a_synchronous_call_is_a_task_too_and_can_be_cancelled(void **state)
 	assert_string_equal(value_find_string(record, "status", ""), "pending");
 	assert_true(value_contains_string(value_find(record, "allowed_operations"), "cancel"));
 	assert_false(request_wait(request, 50 * USEC_PER_MSEC));
-	check_ok(&fixture->fault, tasks_cancel(bench.tasks, task, &fixture->fault));
+	check_ok(&fixture->fault, tasks_cancel(bench.tasks, task, "a test", &fixture->fault));
 	assert_true(request_end(request, &result, &fixture->fault) < 0);
 	assert_string_equal(fixture->fault.code, "TASK_CANCELLED");
 	assert_string_equal(fixture->fault.params[0], task);
@@ -242,7 +242,7 @@ static void a_running_task_that_is_destroyed_goes_when_it_ends(void **state)
 		fixture, "task.get_current_operations", params_new(fixture, task, NULL));
 	assert_string_equal(value_find_string(operations, task, ""), "destroy");
 	assert_true(tasks_session_is_busy(bench.tasks, fixture->session));
-	check_ok(&fixture->fault, tasks_cancel(bench.tasks, task, &fixture->fault));
+	check_ok(&fixture->fault, tasks_cancel(bench.tasks, task, "a test", &fixture->fault));
 	bench_end(&bench);
 	assert_false(object_exists(fixture->storage.pool, "task", task));
 }
@@ -261,7 +261,7 @@ static void too_many_tasks_are_refused(void **state)
 			    &fixture->fault) < 0);
 	assert_string_equal(fixture->fault.code, "TOO_MANY_PENDING_TASKS");
 	for (size_t i = 0; i < TASKS_MAX_RUNNING; i++) {
-		check_ok(&fixture->fault, tasks_cancel(bench.tasks, tasks[i], &fixture->fault));
+		check_ok(&fixture->fault, tasks_cancel(bench.tasks, tasks[i], "a test", &fixture->fault));
 		free(tasks[i]);
 	}
 	bench_end(&bench);

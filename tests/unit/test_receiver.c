@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The receiving side without a target: what is decided, and what a call out of order may not do. */
+#include "tests/lib/points.h"
 #include "tests/lib/storage_fixture.h"
 
 #include "agent/copy/digest.h"
@@ -374,6 +375,50 @@ static void a_commit_that_was_decided_is_noted_whatever_was_asked_since(void **s
 	assert_int_equal(migration_state(w->m), STATE_COMMITTED);
 }
 
+#ifdef FERRY_INJECT
+/* Asked for again, as the keeper does, it ends with nothing left, whichever call of a database
+ * failed the first time. */
+static void end_in_spite_of(struct world *w, const char *point, unsigned after)
+{
+	char *rule CLEANUP_FREE = xasprintf("error EBUSY after=%u", after);
+	char *folder CLEANUP_FREE = NULL;
+	struct resource_row *rows = NULL;
+	struct points points;
+	size_t n = 0;
+
+	open_receiver(w, STATE_RECEIVING);
+	folder = xasprintf("%s/t%.13s", w->run_dir, w->m->uuid);
+	check_ok(&w->fixture->fault, resource_record(w->fixture->storage.agent, w->m->uuid, "tgtd",
+					     folder, NULL, NULL, &w->fixture->fault));
+	points_open(&points);
+	points_arm(&points, point, rule);
+	int r = receiver_abort(w->m, EVENT_FAILED, &w->fixture->fault);
+	bool was_met = points_passed(&points, point) > after;
+	points_close(&points);
+	/* A failure is told: else nobody would come back to what is left. */
+	assert_true(r == 0 || was_met);
+	assert_int_equal(r == 0, migration_state(w->m) == STATE_FAILED);
+	check_ok(&w->fixture->fault, receiver_abort(w->m, EVENT_FAILED, &w->fixture->fault));
+	check_ok(&w->fixture->fault, resource_list(w->fixture->storage.agent, w->m->uuid, NULL,
+					     &rows, &n, &w->fixture->fault));
+	free(rows);
+	assert_int_equal(n, 0);
+	assert_int_equal(fixture_count_files(w->fixture), 0);
+	assert_int_equal(decision(w), 0);
+	w->m = migration_unref(w->m);
+}
+
+static void an_abort_leaves_nothing_whichever_store_fails(void **state)
+{
+	static const char *const names[] = {"db.agent.begin", "db.agent.step", "db.agent.commit",
+		"db.pool.begin", "db.pool.step", "db.pool.commit", "disk.remove"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		for (unsigned after = 0; after < 16; after++)
+			end_in_spite_of(*state, names[i], after);
+}
+#endif
+
 /* --- tgtd's folders -------------------------------------------------------------------------- */
 
 /* The names of the folders are made of the first part of the uuid. */
@@ -390,9 +435,9 @@ static void a_like_named_migration_loses_nothing(void **state)
 	assert_int_equal(mkdir(theirs, 0700), 0);
 	w->m = open_migration(
 		w, "01234567-89ab-4000-8000-000000000002", STATE_RECEIVING, value_new_array());
-	receiver_withdraw(w->m);
+	receiver_withdraw(w->m, NULL);
 	assert_int_equal(stat(theirs, &st), 0);
-	receiver_withdraw(other);
+	receiver_withdraw(other, NULL);
 	assert_int_equal(stat(theirs, &st), -1);
 	migration_unref(other);
 }
@@ -413,6 +458,9 @@ int main(void)
 		CASE(a_cancel_during_the_commit_learns_the_outcome),
 		CASE(a_cancel_before_the_commit_stops_it),
 		CASE(a_commit_that_was_decided_is_noted_whatever_was_asked_since),
+#ifdef FERRY_INJECT
+		CASE(an_abort_leaves_nothing_whichever_store_fails),
+#endif
 		CASE(a_like_named_migration_loses_nothing),
 	};
 
