@@ -261,7 +261,8 @@ static void too_many_tasks_are_refused(void **state)
 			    &fixture->fault) < 0);
 	assert_string_equal(fixture->fault.code, "TOO_MANY_PENDING_TASKS");
 	for (size_t i = 0; i < TASKS_MAX_RUNNING; i++) {
-		check_ok(&fixture->fault, tasks_cancel(bench.tasks, tasks[i], "a test", &fixture->fault));
+		check_ok(&fixture->fault,
+			tasks_cancel(bench.tasks, tasks[i], "a test", &fixture->fault));
 		free(tasks[i]);
 	}
 	bench_end(&bench);
