@@ -174,6 +174,7 @@ static void a_slow_reader_makes_the_writer_wait(void **state)
 {
 	struct tunnel_fixture *fixture = *state;
 	static char data[CHUNK];
+	struct noise noise = {5}; /* what can be packed takes less room on its way */
 	size_t written = 0;
 
 	open_link(fixture);
@@ -181,6 +182,7 @@ static void a_slow_reader_makes_the_writer_wait(void **state)
 	int far CLEANUP_CLOSE = accept_far(fixture);
 	struct pollfd pollfd = {.fd = near, .events = POLLOUT};
 	while (cancel_poll(NULL, &pollfd, 1, clock_deadline(USEC_PER_SEC / 2)) > 0) {
+		make_noise(&noise, data, sizeof(data));
 		ssize_t n = send(near, data, sizeof(data), MSG_DONTWAIT);
 		assert_true(n > 0 || errno == EAGAIN);
 		written += n > 0 ? (size_t)n : 0;
