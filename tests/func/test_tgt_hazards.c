@@ -18,6 +18,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
@@ -215,6 +216,8 @@ static void a_peer_that_stops_reading_costs_only_its_tgtd(void **state)
 	iscsi_destroy_context(iscsi);
 }
 
+#define FLOOD 1200 /* more than tgtd may have descriptors: MAX_FILES of target/tgt.c */
+
 /* At its descriptor limit it spins and writes a million lines a second. */
 static void a_flood_of_connections_and_messages_costs_only_its_tgtd(void **state)
 {
@@ -224,10 +227,14 @@ static void a_flood_of_connections_and_messages_costs_only_its_tgtd(void **state
 		.sin_port = htons(tgt_port(fixture->tgt)),
 		.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	struct export_identity identity;
-	int fds[300];
+	static int fds[FLOOD];
+	struct rlimit files;
 	size_t n_lines = 0;
 	struct buf text CLEANUP_BUF = BUF_INIT;
 
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &files), 0);
+	files.rlim_cur = MIN(files.rlim_max, 2 * FLOOD);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &files), 0);
 	/* The fixture's teardown removes the file. */
 	add(fixture, 1, &identity);
 	int log CLEANUP_CLOSE = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
