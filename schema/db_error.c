@@ -2,6 +2,8 @@
 /* SQLite's results as ours: an errno, and a text that says what to do. */
 #include "schema/db_sqlite.h"
 
+#include "base/log.h"
+
 #include <errno.h>
 #include <sqlite3.h>
 #include <string.h>
@@ -31,6 +33,20 @@ static const struct cause causes[] = {
 	{SQLITE_TOOBIG, -EFBIG, ""},
 };
 
+/* Once, until something could be stored again: whatever is refused meanwhile says so by itself. */
+static void note_trouble(struct sqlite_db *db, int error, const char *text)
+{
+	bool is_of_the_disk = error == -ENOSPC || error == -EROFS || error == -EIO;
+
+	if (!is_of_the_disk || db->is_unwritable)
+		return;
+	db->is_unwritable = true;
+	log_error("DB_UNWRITABLE",
+		"path=%s error=\"%s\"; new work is refused; guests run on, and a move whose state "
+		"cannot be stored waits",
+		db->base.path, text);
+}
+
 int db_error(struct sqlite_db *db, struct fault *fault, const char *doing)
 {
 	int extended = sqlite3_extended_errcode(db->handle);
@@ -42,6 +58,7 @@ int db_error(struct sqlite_db *db, struct fault *fault, const char *doing)
 	for (size_t i = 0; i < ARRAY_SIZE(causes); i++) {
 		if (causes[i].code != (extended & 0xff))
 			continue;
+		note_trouble(db, causes[i].error, tell_system ? strerror(system) : text);
 		return fault_text(fault, causes[i].error, "database %s: %s: %s%s%s%s",
 			db->base.path, doing, text, tell_system ? ": " : "",
 			tell_system ? strerror(system) : "", causes[i].advice);
@@ -57,5 +74,6 @@ int db_error_like(struct sqlite_db *db, int error, const char *doing, struct fau
 	for (size_t i = 0; i < ARRAY_SIZE(causes) && !*advice; i++)
 		if (causes[i].error == error)
 			advice = causes[i].advice;
+	note_trouble(db, error, strerror(-error));
 	return fault_errno(fault, error, "database %s: %s%s", db->base.path, doing, advice);
 }

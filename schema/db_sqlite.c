@@ -134,14 +134,28 @@ static int sqlite_begin(struct db *base, enum db_mode mode, struct fault *fault)
 {
 	int r = mode == DB_WRITE ? db_inject(of(base), "begin", fault) : 0;
 
+	of(base)->changes_before = sqlite3_total_changes64(of(base)->handle);
 	return r < 0 ? r : execute(of(base), mode == DB_WRITE ? "BEGIN IMMEDIATE" : "BEGIN", fault);
+}
+
+/* A transaction that changed nothing proves nothing. */
+static void note_commit(struct sqlite_db *db)
+{
+	if (!db->is_unwritable || sqlite3_total_changes64(db->handle) == db->changes_before)
+		return;
+	db->is_unwritable = false;
+	log_info("DB_WRITABLE", "path=%s", db->base.path);
 }
 
 static int sqlite_commit(struct db *base, struct fault *fault)
 {
 	int r = base->mode == DB_WRITE ? db_inject(of(base), "commit", fault) : 0;
 
-	return r < 0 ? r : execute(of(base), "COMMIT", fault);
+	if (r == 0)
+		r = execute(of(base), "COMMIT", fault);
+	if (r == 0)
+		note_commit(of(base));
+	return r;
 }
 
 static bool sqlite_is_undone(struct db *base)

@@ -30,7 +30,9 @@ struct sqlite_query {
 struct sqlite_db {
 	struct db base;
 	struct sqlite3 *handle;
-	uint64_t uses; /* clock of the cache */
+	uint64_t uses;          /* clock of the cache */
+	int64_t changes_before; /* rows that were changed before this transaction */
+	bool is_unwritable;     /* its disk is full, read-only or bad; the log has said so */
 	struct sqlite_query cache[CACHE_SETS][CACHE_WAYS];
 };
 

@@ -88,6 +88,7 @@ static void a_file_that_shrank_is_no_hole(void **state)
 /* --- O_DIRECT --------------------------------------------------------------------------------- */
 
 static enum { REFUSE_NOTHING, REFUSE_OPEN, REFUSE_READ } refuse;
+static off_t bad_sector = -1;
 static bool refuse_aio, hold_back;
 static unsigned n_direct_reads;
 
@@ -139,6 +140,10 @@ ssize_t __wrap_pread64(int fd, void *data, size_t length, off_t offset)
 {
 	bool direct = fcntl(fd, F_GETFL) & O_DIRECT;
 
+	if (bad_sector >= offset && bad_sector < offset + (off_t)length) {
+		errno = EIO;
+		return -1;
+	}
 	/* The test folder's file system may be less strict than others are. */
 	if (direct && (refuse == REFUSE_READ ||
 			      ((uintptr_t)data | length | (size_t)offset) % 4096 != 0)) {
@@ -242,6 +247,37 @@ static void a_refused_direct_read_goes_through_the_page_cache(void **state)
 		assert_int_equal(n_direct_reads, 0);
 	}
 	refuse = REFUSE_NOTHING;
+}
+
+/* The error says where; what lies beside it can be read, and the endpoint goes on. */
+static void a_bad_sector_fails_what_it_is_read_with(void **state)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	unsigned char *data CLEANUP_FREE = malloc(1 << 20);
+	unsigned char *read CLEANUP_FREE = aligned_alloc(4096, 65536);
+	const struct extent bad = {65536, 65536}, before = {0, 65536}, after = {131072, 65536};
+
+	(void)state;
+	make_file(data, 1 << 20);
+	for (int direct = 0; direct < 2; direct++) {
+		struct endpoint_spec spec = {
+			.kind = ENDPOINT_FILE, .path = path, .direct = direct == 1};
+		struct endpoint *endpoint CLEANUP_ENDPOINT = NULL;
+		check_ok(&fault, endpoint_open(&spec, NULL, &endpoint, &fault));
+		bad_sector = 65536 + 4096;
+		refuse = direct ? REFUSE_READ : REFUSE_NOTHING; /* aio reads by itself */
+		assert_int_equal(endpoint_read(endpoint, bad, read, NULL, &fault), -EIO);
+		assert_non_null(strstr(endpoint_error(endpoint), "read of 65536 bytes at 65536 "));
+		assert_non_null(strstr(endpoint_error(endpoint), path));
+		assert_non_null(strstr(endpoint_error(endpoint), strerror(EIO)));
+		fault_clear(&fault);
+		check_ok(&fault, endpoint_read(endpoint, before, read, NULL, &fault));
+		assert_memory_equal(read, data, 65536);
+		check_ok(&fault, endpoint_read(endpoint, after, read, NULL, &fault));
+		assert_memory_equal(read, data + 131072, 65536);
+		bad_sector = -1;
+		refuse = REFUSE_NOTHING;
+	}
 }
 
 static void a_file_that_shrank_ends_a_direct_read(void **state)
@@ -353,6 +389,7 @@ int main(void)
 		FILE_TEST(odd_sizes_are_read_directly),
 		FILE_TEST(holes_are_found_with_direct_reads),
 		FILE_TEST(a_refused_direct_read_goes_through_the_page_cache),
+		FILE_TEST(a_bad_sector_fails_what_it_is_read_with),
 		FILE_TEST(a_file_that_shrank_ends_a_direct_read),
 		FILE_TEST(many_direct_reads_are_under_way_at_once),
 		FILE_TEST(closing_waits_for_direct_reads),
