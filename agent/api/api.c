@@ -254,8 +254,13 @@ static int await_migration(struct api *api, const char *migration, const char *t
 {
 	char *vm CLEANUP_FREE = NULL;
 	int r = supervisor_await(api->supervisor, migration, task, cancel, &vm, fault);
+	char *method CLEANUP_FREE = NULL;
 
-	if (r == 0)
+	if (r < 0)
+		return r;
+	/* The result of VM.migrate_send; VM.pool_migrate has none. */
+	object_get_string(api->pool, "task", task, "name_label", &method, NULL);
+	if (!method || !strstr(method, "VM.pool_migrate"))
 		*ret_result = value_new_string(vm);
 	return r;
 }

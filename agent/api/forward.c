@@ -157,6 +157,7 @@ static const struct route {
 	{"VM.clean_reboot", route_resident, 0},
 	{"VM.hard_reboot", route_resident, 0},
 	{"VM.migrate_send", route_vm, 0},
+	{"VM.pool_migrate", route_resident, 0},
 	{"VM.assert_can_migrate", route_vm, 0},
 	{"SR.create", route_host, 0},
 	{"SR.destroy", route_unplugged_sr, 0},

@@ -80,6 +80,7 @@ static struct migrate_request migrate_request_of(struct value *const *args)
 {
 	/* args[2], live, means nothing: what is possible follows from the VM's power state. */
 	return (struct migrate_request){
+		.operation = "migrate_send",
 		.vm = arg_text(args, 0),
 		.dest = args[1],
 		.vdi_map = args[3],
@@ -141,6 +142,21 @@ static int vm_migrate_send(struct call *call, struct value *const *args, struct 
 	return r;
 }
 
+static int vm_pool_migrate(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	struct api *api = api_of(call);
+	int r = object_check(api->pool, "VM", arg_text(args, 0), fault);
+
+	(void)ret_result;
+	if (r == 0)
+		r = object_check(api->pool, "host", arg_text(args, 1), fault);
+	if (r == 0)
+		r = supervisor_pool_migrate(api->supervisor, arg_text(args, 0), arg_text(args, 1),
+			args[2], call_session(call), call_task(call), call_cancel(call), fault);
+	return r;
+}
+
 /* --- Asking ------------------------------------------------------------------------------------
  */
 
@@ -182,6 +198,12 @@ static const struct param migrate_params[] = {
 	{"vdi_format_map", PARAM_MAP, "(VDI ref -> string) map"},
 };
 
+static const struct param pool_migrate_params[] = {
+	{"vm", PARAM_STRING, "VM ref"},
+	{"host", PARAM_STRING, "host ref"},
+	{"options", PARAM_MAP, NULL},
+};
+
 static const struct method rows[] = {
 	{
 		.name = "VM.create",
@@ -220,6 +242,16 @@ static const struct method rows[] = {
 		PARAMS_OPTIONAL(migrate_params, 6),
 		.result = "VM ref",
 		.doc = "Moves the VM with its disks to where host.migrate_receive made the token.",
+	},
+	{
+		.name = "VM.pool_migrate",
+		.role = USER_VM_POWER_ADMIN,
+		.handle = vm_pool_migrate,
+		.flags = METHOD_ASYNC | METHOD_TASK,
+		PARAMS(pool_migrate_params),
+		.result = "void",
+		.doc = "Moves a running VM to another host of the pool, with the disks that host "
+		       "does not reach.",
 	},
 	{
 		.name = "VM.update_allowed_operations",

@@ -206,7 +206,8 @@ static int open_stream(struct live *live, struct peer *peer, const char *path, s
 		return r;
 	return tunnel_link_open(
 		&(struct tunnel_link_params){
-			.address = value_find_string(token, "ferry_data_address", ""),
+			.address = value_find_string(result, "address",
+				value_find_string(token, "ferry_data_address", "")),
 			.port = (uint16_t)peer_int(result, "port", 0),
 			.fingerprint = value_find_string(token, "ferry_fingerprint", ""),
 			.door = value_find_string(result, "door", ""),

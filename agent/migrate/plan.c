@@ -2,6 +2,7 @@
 #include "agent/migrate/plan.h"
 
 #include "agent/migrate/metadata.h"
+#include "agent/migrate/rehome.h"
 #include "agent/vm/guest_record.h"
 #include "base/alloc.h"
 #include "base/uuid.h"
@@ -129,6 +130,8 @@ static int plan_disk(const struct storage *storage, const char *vm, const char *
 
 	struct value *manifest = value_new_struct();
 	value_set_string(manifest, "sr", sr);
+	value_set_string(manifest, "vdi", vdi);
+	value_set_string(manifest, "from_sr", value_find_string(record, "SR", ""));
 	value_set_string(manifest, "uuid", value_find_string(record, "uuid", ""));
 	value_set_int(manifest, "size", (int64_t)image.virtual_bytes);
 	value_set_int(manifest, "allocated", (int64_t)data_bytes);
@@ -141,8 +144,9 @@ static int plan_disk(const struct storage *storage, const char *vm, const char *
 	return 0;
 }
 
+/* Of a move within the pool, those that stay where they are go into ret_shared. */
 static int collect_disks(const struct storage *storage, const struct migrate_request *request,
-	struct value *ret_refs, struct fault *fault)
+	const char *host, struct value *ret_refs, struct value *ret_shared, struct fault *fault)
 {
 	struct value *vbds CLEANUP_VALUE = NULL;
 
@@ -159,7 +163,10 @@ static int collect_disks(const struct storage *storage, const struct migrate_req
 			continue;
 		if (ref_is_null(value_find_string(request->vdi_map, vdi, NULL)))
 			return fault_set(fault, -EINVAL, "VDI_NOT_IN_MAP", vdi, NULL);
-		value_append_string(ret_refs, vdi);
+		if (!host || !rehome_is_shared(storage->pool, request->vdi_map, vdi))
+			value_append_string(ret_refs, vdi);
+		else if (!value_contains_string(ret_shared, vdi))
+			value_append_string(ret_shared, vdi);
 	}
 	return r;
 }
@@ -177,14 +184,17 @@ static int check_snapshots(const struct storage *storage, const char *vm, struct
 	return 0;
 }
 
-/* How the guest knows its disks. Its CD drives stay behind, so they must be empty. */
-static int plan_guest(
-	const struct storage *storage, const char *vm, struct value *disks, struct fault *fault)
+/* How the guest knows its disks. A CD that the destination does not reach stays behind, so its
+ * drive must be empty. */
+static int plan_guest(const struct storage *storage, const char *vm, const char *host,
+	struct value *disks, struct fault *fault)
 {
 	struct guest_spec spec CLEANUP_GUEST_SPEC = GUEST_SPEC_INIT;
 	int r = guest_record_read(storage, vm, &spec, fault);
 
-	for (size_t i = 0; r == 0 && i < spec.n_drives; i++)
+	if (r == 0 && host)
+		r = rehome_check_drives(storage->pool, vm, host, fault);
+	for (size_t i = 0; r == 0 && !host && i < spec.n_drives; i++)
 		if (spec.drives[i].path)
 			r = fault_set(fault, -EPERM, "OPERATION_NOT_ALLOWED",
 				"a CD is in one of the VM's drives: eject it first, as it does not "
@@ -206,17 +216,38 @@ static int plan_guest(
 	return r;
 }
 
+/* What a receiver in the same pool needs to know besides. */
+static void add_same_pool(const struct storage *storage, const struct migrate_request *request,
+	struct value *shared, struct value *manifest)
+{
+	value_set_bool(manifest, "same_pool", true);
+	value_set_string(manifest, "vm_ref", request->vm);
+	value_set_string(manifest, "source_host", storage->host_ref);
+	value_set(manifest, "shared", value_copy(shared));
+}
+
+static int check_copy(const struct value *options, const char *host, struct fault *fault)
+{
+	if (!host || !value_find_bool(options, "copy", false))
+		return 0;
+	return fault_set(fault, -EPERM, "OPERATION_NOT_ALLOWED",
+		"a move within a pool copies no VM: the option copy is for another pool", NULL);
+}
+
 int plan_make(const struct storage *storage, const struct migrate_request *request,
-	const struct value *options, struct value **ret_disks, struct value **ret_manifest,
-	struct fault *fault)
+	const char *host, const struct value *options, struct value **ret_disks,
+	struct value **ret_manifest, struct fault *fault)
 {
 	bool live = value_find_bool(options, "live", false);
 	struct value *refs CLEANUP_VALUE = value_new_array();
 	struct value *disks CLEANUP_VALUE = value_new_array();
 	struct value *manifest CLEANUP_VALUE = NULL;
 	struct value *manifest_disks CLEANUP_VALUE = value_new_array();
+	struct value *shared CLEANUP_VALUE = value_new_array();
 
-	int r = collect_disks(storage, request, refs, fault);
+	int r = check_copy(options, host, fault);
+	if (r == 0)
+		r = collect_disks(storage, request, host, refs, shared, fault);
 	if (r == 0)
 		r = check_snapshots(storage, request->vm, fault);
 	for (size_t i = 0; r == 0 && i < refs->array.n_items; i++) {
@@ -234,12 +265,14 @@ int plan_make(const struct storage *storage, const struct migrate_request *reque
 		r = metadata_export(
 			storage->pool, request->vm, refs, request->vif_map, &manifest, fault);
 	if (r == 0 && live)
-		r = plan_guest(storage, request->vm, disks, fault);
+		r = plan_guest(storage, request->vm, host, disks, fault);
 	if (r < 0)
 		return r;
 	value_set_bool(manifest, "copy", value_find_bool(options, "copy", false));
 	value_set_bool(manifest, "live", live);
 	value_set(manifest, "disks", TAKE_PTR(manifest_disks));
+	if (host)
+		add_same_pool(storage, request, shared, manifest);
 	*ret_disks = TAKE_PTR(disks);
 	*ret_manifest = TAKE_PTR(manifest);
 	return 0;

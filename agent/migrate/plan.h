@@ -7,7 +7,8 @@
 
 #include "agent/migrate/supervisor.h"
 
-/* Members of one disk of the plan ("disks" in the document is an array of these structs):
+/* Members of one disk of the plan ("disks" in the document is an array of these structs; disks that
+ * stay in a repository that both hosts reach are not among them):
  *   vdi, vdi_uuid, name, path      source
  *   sr                             ref in the destination pool
  *   size, allocated                of the disk in the image: bytes, and how many are data
@@ -21,11 +22,12 @@
 int plan_options(const struct storage *storage, const struct migrate_request *request,
 	struct value **ret_options, struct fault *fault);
 
-/* Checks of section 2.6.2 that need no peer, and the plan: *ret_disks (array, see above) and
- * *ret_manifest: what Peer.prepare takes (metadata.h). options: of plan_options. */
+/* Checks of section 2.6.2 that need no peer, and the plan. host: NULL, or the destination, a host
+ * of this pool; the maps are rehome_maps' then: *ret_disks (array, see above) and *ret_manifest:
+ * what Peer.prepare takes (metadata.h). options: of plan_options. */
 int plan_make(const struct storage *storage, const struct migrate_request *request,
-	const struct value *options, struct value **ret_disks, struct value **ret_manifest,
-	struct fault *fault);
+	const char *host, const struct value *options, struct value **ret_disks,
+	struct value **ret_manifest, struct fault *fault);
 
 /* -EBUSY with a fault when a disk's file is no longer what was planned (size, inode, time of
  * change). */

@@ -3,6 +3,7 @@
 #include "agent/migrate/peer.h"
 #include "agent/migrate/receiver.h"
 #include "agent/migrate/receiver_internal.h"
+#include "agent/migrate/rehome.h"
 #include "base/alloc.h"
 #include "base/json.h"
 #include "base/uuid.h"
@@ -69,10 +70,16 @@ static int check_identity(
 			pool, "pool", pools->array.items[0]->string, "uuid", &own_pool, fault);
 	if (r < 0)
 		return r;
-	if (own_pool && strcmp(own_pool, value_find_string(manifest, "source_pool_uuid", "")) == 0)
+	bool same_pool = own_pool &&
+			 strcmp(own_pool, value_find_string(manifest, "source_pool_uuid", "")) == 0;
+	if (same_pool != rehome_is_wanted(manifest))
 		return fault_set(fault, -EPERM, "OPERATION_NOT_ALLOWED",
-			"source and destination are the same pool: this moves VMs between pools",
+			same_pool ? "source and destination are the same pool, and the sender does "
+				    "not know it"
+				  : "the sender takes this pool for its own, and it is another",
 			NULL);
+	if (same_pool)
+		return rehome_check(params->storage, manifest, fault);
 	if (value_find_bool(manifest, "copy", false) ||
 		object_get_by_uuid(pool, "VM", uuid, &existing, NULL) < 0)
 		return 0;
@@ -202,9 +209,12 @@ struct value *receiver_plan_disks(
 		char *taken CLEANUP_FREE = NULL;
 		char *fresh CLEANUP_FREE = uuid_new();
 		struct value *disk = value_new_struct();
-		bool keep = !copy && object_get_by_uuid(
-					     params->storage->pool, "VDI", uuid, &taken, NULL) < 0;
+		bool keep = !copy &&
+			    (rehome_is_wanted(manifest) || object_get_by_uuid(params->storage->pool,
+								   "VDI", uuid, &taken, NULL) < 0);
 		value_set_string(disk, "uuid", keep ? uuid : fresh);
+		value_set_string(disk, "vdi", value_find_string(from, "vdi", REF_NULL));
+		value_set_string(disk, "from_sr", value_find_string(from, "from_sr", ""));
 		value_set_string(disk, "sr", value_find_string(from, "sr", ""));
 		value_set_int(disk, "size", peer_int(from, "size", 0));
 		value_set_int(disk, "allocated", (int64_t)wanted_bytes(from));

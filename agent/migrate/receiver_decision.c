@@ -3,10 +3,12 @@
 #include "agent/migrate/live.h"
 #include "agent/migrate/metadata.h"
 #include "agent/migrate/receiver_internal.h"
+#include "agent/migrate/rehome.h"
 #include "agent/vm/guest_state.h"
 #include "base/alloc.h"
 #include "base/inject.h"
 #include "base/log.h"
+#include "base/uuid.h"
 #include "target/disk.h"
 
 #include <errno.h>
@@ -53,6 +55,19 @@ static int make_running(struct import *import, const char *vm, struct fault *fau
 	return guest_state_started(params->storage->pool, &running, fault);
 }
 
+static int take_vm(
+	struct pool_db *pool, const struct import *import, char **ret_vm, struct fault *fault)
+{
+	const struct value *manifest = import->manifest;
+
+	if (!rehome_is_wanted(manifest))
+		return metadata_import(pool, manifest, import->disks,
+			value_find_bool(manifest, "copy", false), ret_vm, fault);
+	*ret_vm = xstrdup(value_find_string(manifest, "vm_ref", REF_NULL));
+	return rehome_commit(
+		import->migration->params->storage, manifest, import->disks, true, fault);
+}
+
 /* One transaction: either the VM is here (and runs) and the migration committed, or neither. */
 static int import_and_decide(struct pool_db *pool, void *arg, struct fault *fault)
 {
@@ -60,8 +75,7 @@ static int import_and_decide(struct pool_db *pool, void *arg, struct fault *faul
 	char *vm CLEANUP_FREE = NULL;
 	char *decided_vm CLEANUP_FREE = NULL;
 
-	int r = metadata_import(pool, import->manifest, import->disks,
-		value_find_bool(import->manifest, "copy", false), &vm, fault);
+	int r = take_vm(pool, import, &vm, fault);
 	if (r == 0 && import->console)
 		r = make_running(import, vm, fault);
 	if (r == 0)

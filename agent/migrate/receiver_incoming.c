@@ -44,6 +44,7 @@ static int open_door(
 		return r;
 	struct value *result = value_new_struct();
 	value_set_int(result, "port", tunnel_port(m->params->tunnel));
+	value_set_string(result, "address", m->params->data_address);
 	value_set_string(result, "door", door);
 	value_set_string(result, "secret", secret);
 	m->door = TAKE_PTR(door);

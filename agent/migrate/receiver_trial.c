@@ -2,6 +2,7 @@
 /* The import of the commit, tried and undone: whether it can be done, and what guest it makes. */
 #include "agent/migrate/metadata.h"
 #include "agent/migrate/receiver_internal.h"
+#include "agent/migrate/rehome.h"
 #include "agent/vm/guest_record.h"
 #include "base/alloc.h"
 
@@ -28,13 +29,22 @@ static int read_guest(struct trial *trial, struct fault *fault)
 		       : guest_record_check(trial->storage, trial->vm, trial->spec, fault);
 }
 
+static int rehome(struct trial *trial, struct fault *fault)
+{
+	trial->vm = xstrdup(value_find_string(trial->manifest, "vm_ref", ""));
+	return rehome_commit(trial->storage, trial->manifest, trial->disks, false, fault);
+}
+
 /* Undone, whatever comes out. */
 static int try_all(struct pool_db *pool, void *arg, struct fault *fault)
 {
 	struct trial *trial = arg;
 
-	int r = metadata_import(pool, trial->manifest, trial->disks,
-		value_find_bool(trial->manifest, "copy", false), &trial->vm, fault);
+	int r = rehome_is_wanted(trial->manifest)
+			? rehome(trial, fault)
+			: metadata_import(pool, trial->manifest, trial->disks,
+				  value_find_bool(trial->manifest, "copy", false), &trial->vm,
+				  fault);
 	trial->is_imported = r == 0;
 	if (r == 0)
 		r = read_guest(trial, fault);
@@ -62,7 +72,7 @@ static int run_trial(
 
 	trial->storage = params->storage;
 	int r = pool_db_transaction(params->storage->pool, try_all, trial, &cause);
-	if (trial->is_imported)
+	if (trial->is_imported && !rehome_is_wanted(trial->manifest))
 		name_vm(trial, &cause);
 	free(trial->vm);
 	if (trial->is_possible)

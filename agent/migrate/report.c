@@ -23,6 +23,28 @@ static char *find_object(struct migration *m)
 	return ref;
 }
 
+/* Within a pool both sides have one object, and it is the sender's. */
+static bool is_the_senders(struct migration *m)
+{
+	SCOPE_LOCK(&m->lock);
+	return m->role == ROLE_RECEIVER && value_find_bool(m->document, "same_pool", false);
+}
+
+/* What the sender, who asks for it later, cannot know: why this side gave up. */
+static void report_cause(struct migration *m)
+{
+	struct pool_db *pool = m->params->storage->pool;
+	struct value *error CLEANUP_VALUE = migration_get(m, "error");
+	struct value *record CLEANUP_VALUE = NULL;
+	char *ref CLEANUP_FREE = find_object(m);
+
+	if (!error || !ref || object_get_record(pool, CLASS, ref, &record, NULL) < 0 ||
+		*value_find_string(record, "cancelled_by", "") ||
+		value_find(record, "error_info")->array.n_items > 0)
+		return;
+	object_set_field(pool, CLASS, ref, "error_info", error, NULL);
+}
+
 static int64_t silent_since(struct migration *m)
 {
 	SCOPE_LOCK(&m->lock);
@@ -56,6 +78,8 @@ void report_attention(struct migration *m)
 {
 	struct value *fields CLEANUP_VALUE = value_new_struct();
 
+	if (is_the_senders(m))
+		return;
 	add_attention(m, fields);
 	store_fields(m, fields);
 }
@@ -71,7 +95,7 @@ int report_begin(struct migration *m, struct fault *fault)
 	char *peer CLEANUP_FREE = migration_get_string(m, "peer");
 	char *ref CLEANUP_FREE = NULL;
 
-	if (existing)
+	if (existing || is_the_senders(m))
 		return 0;
 	value_set_string(fields, "uuid", m->uuid);
 	value_set_string(fields, "name_label", name);
@@ -142,6 +166,10 @@ void report_state(struct migration *m)
 	char *there CLEANUP_FREE = migration_get_string(m, "vm_there");
 	char *vm CLEANUP_FREE = m->role == ROLE_RECEIVER ? migration_get_string(m, "vm") : NULL;
 
+	if (is_the_senders(m)) {
+		report_cause(m);
+		return;
+	}
 	char *outcome CLEANUP_FREE = outcome_text(m);
 	value_set_string(fields, "state", migration_state_name(state));
 	value_set_string(fields, "outcome", outcome);

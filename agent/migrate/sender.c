@@ -73,6 +73,8 @@ static enum migration_event run_preparing(
 
 	int r = live_is_wanted(m) ? live_track(m->live, fault) : 0;
 	if (r == 0)
+		r = source_record(m, fault);
+	if (r == 0)
 		r = resume_fill_log(m, fault);
 	if (r < 0)
 		return failure(m, fault);
@@ -248,6 +250,38 @@ static int ask_for_commit(struct migration *m, struct peer *peer, bool first,
 		ret_result, fault);
 }
 
+/* Within a pool the database that decides is this host's too. An operator's word is never taken for
+ * it: "aborted" is written there, unless it says otherwise already, and "committed" is not. */
+static int ask_database(
+	struct migration *m, int resolved, struct value **ret_result, struct fault *fault)
+{
+	struct pool_db *pool = m->params->storage->pool;
+	char *vm CLEANUP_FREE = NULL;
+	bool committed = false;
+	int64_t at;
+	int r = commit_find(pool, m->uuid, &committed, &vm, &at, fault);
+
+	if (r == 0 && resolved == 0) {
+		r = commit_decide(pool, m->uuid, false, NULL, &committed, &vm, fault);
+		r = r < 0 ? r : 1;
+	}
+	if (r <= 0)
+		return r;
+	*ret_result = value_new_struct();
+	value_set_string(*ret_result, "decision", committed ? "committed" : "aborted");
+	value_set_string(*ret_result, "vm", vm ? vm : REF_NULL);
+	return 1;
+}
+
+/* The destination was silent. Within the pool: the database's answer, if it has one. */
+static bool look_into_pool(struct migration *m, int resolved, enum migration_event *ret_event)
+{
+	struct value *result CLEANUP_VALUE = NULL;
+
+	return source_is_same_pool(m) && ask_database(m, resolved, &result, NULL) > 0 &&
+	       take_decision(m, result, ret_event);
+}
+
 /* Asks until the destination's database has answered: nothing else may decide, but an operator who
  * has looked at it. */
 static enum migration_event run_committing(
@@ -266,11 +300,14 @@ static enum migration_event run_committing(
 			return event;
 		if (cancel_is_requested(m->stop))
 			return STAY;
-		if (assumed >= 0)
+		if (look_into_pool(m, assumed, &event))
+			return event;
+		if (assumed >= 0 && !source_is_same_pool(m))
 			return take_assumption(m, assumed);
 		if (r != -ECANCELED)
 			doubt(m, fault);
-		r = attention_pause(m, m->resolve, r == -ECANCELED ? 0 : pause);
+		r = attention_pause(
+			m, assumed >= 0 ? m->stop : m->resolve, r == -ECANCELED ? 0 : pause);
 		if (cancel_is_requested(m->stop))
 			return STAY;
 		pause = r > 0 ? FIRST_PAUSE_USEC : MIN(pause * 2, MAX_PAUSE_USEC);

@@ -12,12 +12,12 @@
 #include <errno.h>
 #include <string.h>
 
-#define VM_OPERATION  "migrate_send"
 #define VDI_OPERATION "mirror"
 
 struct marks {
 	char *vm;
 	char *key;
+	char *operation;
 	struct value *disks;
 	struct value *manifest;
 	struct value *vif_map;
@@ -28,6 +28,10 @@ static void marks_load(struct migration *m, struct marks *marks)
 {
 	marks->vm = migration_get_string(m, "vm");
 	marks->key = migration_get_string(m, "operation");
+	marks->operation = migration_get_string(m, "vm_operation");
+	/* Begun by an agent that knew no other. */
+	if (!marks->operation)
+		marks->operation = xstrdup("migrate_send");
 	marks->disks = migration_get(m, "disks");
 	marks->manifest = migration_get(m, "manifest");
 	marks->vif_map = migration_get(m, "vif_map");
@@ -38,6 +42,7 @@ static void marks_clear(struct marks *marks)
 {
 	free(marks->vm);
 	free(marks->key);
+	free(marks->operation);
 	value_free(marks->disks);
 	value_free(marks->manifest);
 	value_free(marks->vif_map);
@@ -95,18 +100,18 @@ static int mark(struct pool_db *pool, void *arg, struct fault *fault)
 
 	if (vm_has_operation(pool, marks->vm, marks->key))
 		return 0;
-	int r = vm_check_operation(pool, marks->vm, VM_OPERATION, fault);
+	int r = vm_check_operation(pool, marks->vm, marks->operation, fault);
 	if (r == 0)
 		r = check_power(pool, marks, fault);
 	if (r == 0)
 		r = check_unchanged(pool, marks, fault);
 	if (r == 0)
-		r = vm_ensure_operation(pool, marks->vm, marks->key, VM_OPERATION, fault);
+		r = vm_ensure_operation(pool, marks->vm, marks->key, marks->operation, fault);
 	for (size_t i = 0; r == 0 && i < marks->disks->array.n_items; i++) {
 		const char *vdi = value_find_string(marks->disks->array.items[i], "vdi", "");
 		/* Another VM may have it too, and run. A guest's own writes are tracked. */
 		if (!marks->live)
-			r = vm_check_disk_still(pool, vdi, VM_OPERATION, fault);
+			r = vm_check_disk_still(pool, vdi, marks->operation, fault);
 		if (r == 0)
 			r = object_map_set(pool, "VDI", vdi, "current_operations", marks->key,
 				VDI_OPERATION, fault);
@@ -136,12 +141,32 @@ static int unmark(struct pool_db *pool, void *arg, struct fault *fault)
 	return r;
 }
 
+bool source_is_same_pool(struct migration *m)
+{
+	SCOPE_LOCK(&m->lock);
+	return value_find_bool(m->document, "same_pool", false);
+}
+
+int source_record(struct migration *m, struct fault *fault)
+{
+	struct value *disks CLEANUP_VALUE = migration_get(m, "disks");
+	int r = 0;
+
+	for (size_t i = 0; source_is_same_pool(m) && r == 0 && i < disks->array.n_items; i++)
+		r = storage_record_image(m->params->storage, m->uuid,
+			value_find_string(disks->array.items[i], "vdi", ""), fault);
+	return r;
+}
+
 int source_unlock(struct migration *m, struct fault *fault)
 {
 	struct marks marks CLEANUP_MARKS = {0};
 
 	marks_load(m, &marks);
-	return pool_db_transaction(m->params->storage->pool, unmark, &marks, fault);
+	int r = pool_db_transaction(m->params->storage->pool, unmark, &marks, fault);
+	return r < 0 || !source_is_same_pool(m)
+		       ? r
+		       : storage_recover(m->params->storage, m->uuid, fault);
 }
 
 static int destroy_vm(struct pool_db *pool, void *arg, struct fault *fault)
@@ -158,6 +183,9 @@ int source_forget(struct migration *m, struct fault *fault)
 {
 	struct marks marks CLEANUP_MARKS = {0};
 
+	/* The VM is another host's, and its disks have other files: those here go. */
+	if (source_is_same_pool(m))
+		return source_unlock(m, fault);
 	marks_load(m, &marks);
 	int r = pool_db_transaction(m->params->storage->pool, destroy_vm, &marks, fault);
 	/* Nobody but an operator says that the data is at the destination. */

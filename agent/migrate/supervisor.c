@@ -5,6 +5,7 @@
 #include "agent/migrate/peer.h"
 #include "agent/migrate/plan.h"
 #include "agent/migrate/receiver.h"
+#include "agent/migrate/rehome.h"
 #include "agent/migrate/report.h"
 #include "agent/migrate/sender.h"
 #include "agent/migrate/supervisor_internal.h"
@@ -250,63 +251,104 @@ static int add_source_pool(
 	return 0;
 }
 
+/* What the checks have found out. */
+struct preflight {
+	struct value *vdi_map;
+	struct value *vif_map;
+	struct value *options;
+	struct value *disks;
+	struct value *manifest;
+};
+
+static void preflight_clear(struct preflight *found)
+{
+	value_free(found->vdi_map);
+	value_free(found->vif_map);
+	value_free(found->options);
+	value_free(found->disks);
+	value_free(found->manifest);
+}
+
+#define CLEANUP_PREFLIGHT CLEANUP(preflight_clear)
+
+/* host: the destination, if it is of this pool. */
+static int find_maps(const struct storage *storage, const struct migrate_request *request,
+	const char *host, struct preflight *found, struct fault *fault)
+{
+	if (!host) {
+		found->vdi_map = value_copy(request->vdi_map);
+		found->vif_map = value_copy(request->vif_map);
+		return 0;
+	}
+	int r = rehome_check_host(storage, host, fault);
+	return r < 0 ? r
+		     : rehome_maps(storage, request, host, &found->vdi_map, &found->vif_map, fault);
+}
+
+static int make_plan(const struct supervisor_params *params, const struct migrate_request *request,
+	struct preflight *found, struct fault *fault)
+{
+	const struct storage *storage = params->storage;
+	const char *host = rehome_destination(storage->pool, request->dest);
+	struct migrate_request whole = *request;
+	int r = find_maps(storage, request, host, found, fault);
+
+	whole.vdi_map = found->vdi_map;
+	whole.vif_map = found->vif_map;
+	if (r == 0)
+		r = plan_options(storage, &whole, &found->options, fault);
+	if (r == 0)
+		r = plan_make(storage, &whole, host, found->options, &found->disks,
+			&found->manifest, fault);
+	return r < 0 ? r : add_source_pool(params, found->manifest, fault);
+}
+
 /* All checks, the plan and the manifest; asks the destination for a dry run. */
 static int preflight(struct supervisor *supervisor, const struct migrate_request *request,
-	struct cancel *cancel, struct value **ret_options, struct value **ret_disks,
-	struct value **ret_manifest, struct fault *fault)
+	struct cancel *cancel, struct preflight *found, struct fault *fault)
 {
 	const struct storage *storage = supervisor->params->storage;
-	struct value *options CLEANUP_VALUE = NULL;
-	struct value *disks CLEANUP_VALUE = NULL;
-	struct value *manifest CLEANUP_VALUE = NULL;
 	struct value *result CLEANUP_VALUE = NULL;
 
-	int r = vm_check_operation(storage->pool, request->vm, "migrate_send", fault);
+	int r = vm_check_operation(storage->pool, request->vm, request->operation, fault);
 	if (r == 0)
 		r = peer_check_token(request->dest, fault);
 	if (r == 0)
 		r = peer_check_data_tls(supervisor->params,
 			value_find_string(request->dest, "ferry_data_tls", ""), fault);
 	if (r == 0)
-		r = plan_options(storage, request, &options, fault);
-	if (r == 0)
-		r = plan_make(storage, request, options, &disks, &manifest, fault);
-	if (r == 0)
-		r = add_source_pool(supervisor->params, manifest, fault);
+		r = make_plan(supervisor->params, request, found, fault);
 	if (r < 0)
 		return r;
 	struct peer *peer CLEANUP_PEER = peer_new(request->dest);
-	struct value *args = value_append(value_new_array(), value_copy(manifest));
+	struct value *args = value_append(value_new_array(), value_copy(found->manifest));
 	value_set_bool(args->array.items[0], "dry_run", true);
-	r = peer_call(peer, "prepare", "", args, DRY_RUN_TIMEOUT_USEC, cancel, &result, fault);
-	if (r < 0)
-		return r;
-	*ret_options = TAKE_PTR(options);
-	*ret_disks = TAKE_PTR(disks);
-	*ret_manifest = TAKE_PTR(manifest);
-	return 0;
+	return peer_call(peer, "prepare", "", args, DRY_RUN_TIMEOUT_USEC, cancel, &result, fault);
 }
 
 int supervisor_assert_can_migrate(struct supervisor *supervisor,
 	const struct migrate_request *request, struct cancel *cancel, struct fault *fault)
 {
-	struct value *options CLEANUP_VALUE = NULL;
-	struct value *disks CLEANUP_VALUE = NULL;
-	struct value *manifest CLEANUP_VALUE = NULL;
+	struct preflight found CLEANUP_PREFLIGHT = {0};
 
-	return preflight(supervisor, request, cancel, &options, &disks, &manifest, fault);
+	return preflight(supervisor, request, cancel, &found, fault);
 }
 
-/* The sender's document; takes over options (which it is made of), disks and manifest. */
+/* The sender's document, which takes over what was found. */
 static int make_document(struct supervisor *supervisor, const struct migrate_request *request,
-	const char *migration, const char *task, struct value *options, struct value *disks,
-	struct value *manifest, struct value **ret_document, struct fault *fault)
+	const char *migration, const char *task, struct preflight *found,
+	struct value **ret_document, struct fault *fault)
 {
-	struct value *document CLEANUP_VALUE = options;
+	struct value *document CLEANUP_VALUE = TAKE_PTR(found->options);
 	struct value *record CLEANUP_VALUE = NULL;
+	char *key CLEANUP_FREE =
+		ref_is_null(task) ? xasprintf(REF_PREFIX "%s", migration) : xstrdup(task);
 
-	value_set(document, "disks", disks);
-	value_set(document, "manifest", manifest);
+	value_set_bool(document, "same_pool", rehome_is_wanted(found->manifest));
+	value_set_string(found->manifest, "operation", key);
+	value_set(document, "disks", TAKE_PTR(found->disks));
+	value_set(document, "manifest", TAKE_PTR(found->manifest));
+	value_set(document, "vif_map", TAKE_PTR(found->vif_map));
 	int r = object_get_record(
 		supervisor->params->storage->pool, "VM", request->vm, &record, fault);
 	if (r < 0)
@@ -315,12 +357,9 @@ static int make_document(struct supervisor *supervisor, const struct migrate_req
 	value_set_string(document, "vm_uuid", value_find_string(record, "uuid", ""));
 	value_set_string(document, "name", value_find_string(record, "name_label", ""));
 	value_set_string(document, "task", task);
-	if (ref_is_null(task))
-		value_set(document, "operation", value_new_format(REF_PREFIX "%s", migration));
-	else
-		value_set_string(document, "operation", task);
+	value_set_string(document, "operation", key);
+	value_set_string(document, "vm_operation", request->operation);
 	value_set(document, "token", value_copy(request->dest));
-	value_set(document, "vif_map", value_copy(request->vif_map));
 	*ret_document = TAKE_PTR(document);
 	return 0;
 }
@@ -408,9 +447,7 @@ static int await_outcome(struct migration *m, const char *task, struct cancel *c
 int supervisor_migrate_send(struct supervisor *supervisor, const struct migrate_request *request,
 	const char *task, struct cancel *cancel, char **ret_vm_ref, struct fault *fault)
 {
-	struct value *options = NULL;
-	struct value *disks = NULL;
-	struct value *manifest = NULL;
+	struct preflight found CLEANUP_PREFLIGHT = {0};
 	struct value *document = NULL;
 	struct migration *m CLEANUP_MIGRATION = NULL;
 	char *uuid CLEANUP_FREE = uuid_new();
@@ -419,10 +456,9 @@ int supervisor_migrate_send(struct supervisor *supervisor, const struct migrate_
 		char *limit CLEANUP_FREE = xasprintf("%u", supervisor->params->max_sending);
 		return fault_set(fault, -EBUSY, "TOO_MANY_STORAGE_MIGRATES", limit, NULL);
 	}
-	int r = preflight(supervisor, request, cancel, &options, &disks, &manifest, fault);
+	int r = preflight(supervisor, request, cancel, &found, fault);
 	if (r == 0)
-		r = make_document(supervisor, request, uuid, task, options, disks, manifest,
-			&document, fault);
+		r = make_document(supervisor, request, uuid, task, &found, &document, fault);
 	if (r == 0)
 		r = create_sender(supervisor, document, &m, uuid, fault);
 	if (r < 0)

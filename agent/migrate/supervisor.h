@@ -66,6 +66,7 @@ int supervisor_receive(struct supervisor *supervisor, const char *caller_session
 
 /* Arguments of VM.migrate_send and VM.assert_can_migrate; all borrowed. */
 struct migrate_request {
+	const char *operation; /* "migrate_send" or "pool_migrate" */
 	const char *vm;
 	const struct value *dest;    /* the token */
 	const struct value *vdi_map; /* VDI ref -> SR ref */
@@ -83,6 +84,12 @@ int supervisor_assert_can_migrate(struct supervisor *supervisor,
  * cancel is the task's token. */
 int supervisor_migrate_send(struct supervisor *supervisor, const struct migrate_request *request,
 	const char *task, struct cancel *cancel, char **ret_vm_ref, struct fault *fault);
+
+/* VM.pool_migrate: the same for a guest that moves to another host of this pool; its disks that the
+ * host does not reach are copied (rehome_choose_srs). Faults also of rehome_check_host. */
+int supervisor_pool_migrate(struct supervisor *supervisor, const char *vm, const char *host,
+	const struct value *options, const char *caller_session, const char *task,
+	struct cancel *cancel, struct fault *fault);
 
 /* Takes up the wait of a supervisor_migrate_send that a restart of the daemon cut off; `uuid` is
  * the migration that the task's other_config names as "ferry:migration". Result as there;

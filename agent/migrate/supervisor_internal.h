@@ -28,6 +28,21 @@ void supervisor_retire(struct supervisor *supervisor, struct migration *migratio
 /* It is not under way here: UUID_INVALID, or that it has ended. */
 int supervisor_not_under_way(struct supervisor *supervisor, const char *uuid, struct fault *fault);
 
+/* HOST_CANNOT_ATTACH_NETWORK [host, network]. */
+int supervisor_check_network(
+	struct supervisor *supervisor, const char *host, const char *network, struct fault *fault);
+
+/* Where a token leads. */
+struct supervisor_address {
+	const char *host; /* ref */
+	const char *url;
+	const char *fingerprint;
+	const char *data_address;
+};
+
+/* Makes the session, for moves to the host, and the token that names it. */
+int supervisor_make_token(struct supervisor *supervisor, const char *caller_session,
+	const struct supervisor_address *to, struct value **ret_token, struct fault *fault);
 /* Whether it is a session of host.migrate_receive: SESSION_INVALID, RBAC_PERMISSION_DENIED. */
 int supervisor_session_check(
 	struct supervisor *supervisor, const char *session, struct fault *fault);

@@ -2,6 +2,7 @@
 /* The receiver's end of the peer protocol (docs/protocol.md). Every call may come twice. */
 #include "agent/migrate/peer.h"
 #include "agent/migrate/receiver.h"
+#include "agent/migrate/rehome.h"
 #include "agent/migrate/report.h"
 #include "agent/migrate/supervisor.h"
 #include "agent/migrate/supervisor_internal.h"
@@ -126,6 +127,7 @@ static int create_receiver(struct supervisor *supervisor, const char *session,
 	value_set_string(document, "session", session);
 	value_set(document, "manifest", value_copy(manifest));
 	value_set_bool(document, "live", value_find_bool(manifest, "live", false));
+	value_set_bool(document, "same_pool", rehome_is_wanted(manifest));
 	value_set(document, "disks", receiver_plan_disks(supervisor->params, manifest));
 	value_set_string(document, "name", value_find_string(vm, "name_label", ""));
 	value_set_string(document, "vm_uuid", value_find_string(vm, "uuid", ""));

@@ -12,22 +12,15 @@
 
 #define SESSION_KEY "ferry:migration"
 
-static int check_receive(
+int supervisor_check_network(
 	struct supervisor *supervisor, const char *host, const char *network, struct fault *fault)
 {
 	struct pool_db *pool = supervisor->params->storage->pool;
-	bool enabled;
-
-	int r = object_get_bool(pool, "host", host, "enabled", &enabled, fault);
-	if (r < 0)
-		return r;
-	if (!enabled)
-		return fault_set(fault, -EPERM, "HOST_DISABLED", host, NULL);
-	r = object_check(pool, "network", network, fault);
-	if (r < 0)
-		return r;
 	struct value *pifs CLEANUP_VALUE = NULL;
-	r = object_find(pool, "PIF", "network", network, &pifs, fault);
+	int r = object_check(pool, "network", network, fault);
+
+	if (r == 0)
+		r = object_find(pool, "PIF", "network", network, &pifs, fault);
 	for (size_t i = 0; r == 0 && i < pifs->array.n_items; i++) {
 		char *owner CLEANUP_FREE = NULL;
 		r = object_get_string(
@@ -40,41 +33,65 @@ static int check_receive(
 			       NULL);
 }
 
-int supervisor_receive(struct supervisor *supervisor, const char *caller_session, const char *host,
-	const char *network, struct value **ret_token, struct fault *fault)
+static int check_receive(
+	struct supervisor *supervisor, const char *host, const char *network, struct fault *fault)
 {
-	const struct supervisor_params *params = supervisor->params;
-	struct value *fields CLEANUP_VALUE = value_new_struct();
-	char *session CLEANUP_FREE = NULL;
+	bool enabled;
 
-	int r = check_receive(supervisor, host, network, fault);
+	int r = object_get_bool(
+		supervisor->params->storage->pool, "host", host, "enabled", &enabled, fault);
 	if (r < 0)
 		return r;
+	if (!enabled)
+		return fault_set(fault, -EPERM, "HOST_DISABLED", host, NULL);
+	return supervisor_check_network(supervisor, host, network, fault);
+}
+
+int supervisor_make_token(struct supervisor *supervisor, const char *caller_session,
+	const struct supervisor_address *to, struct value **ret_token, struct fault *fault)
+{
+	struct value *fields CLEANUP_VALUE = value_new_struct();
 	struct value *config = value_new_struct();
+	char *session CLEANUP_FREE = NULL;
+
 	value_set_string(config, SESSION_KEY, "");
 	value_set(fields, "other_config", config);
-	value_set_string(fields, "this_host", host);
+	value_set_string(fields, "this_host", to->host);
 	value_set_string(fields, "parent", caller_session);
 	value_set_string(fields, "originator", "host.migrate_receive");
 	value_set(fields, "last_active", value_new_datetime(clock_wall_sec()));
 	value_set(fields, "validation_time", value_new_datetime(clock_wall_sec()));
-	r = object_create(params->storage->pool, "session", fields, &session, fault);
+	int r = object_create(
+		supervisor->params->storage->pool, "session", fields, &session, fault);
 	if (r < 0)
 		return r;
 	struct value *token = value_new_struct();
-	value_set(token, "SM",
-		value_new_format("%s/services/SM?session_id=%s", params->url, session));
-	value_set_string(token, "host", host);
+	value_set(token, "SM", value_new_format("%s/services/SM?session_id=%s", to->url, session));
+	value_set_string(token, "host", to->host);
 	value_set(token, "xenops",
-		value_new_format("%s/services/xenops?session_id=%s", params->url, session));
+		value_new_format("%s/services/xenops?session_id=%s", to->url, session));
 	value_set_string(token, "session_id", session);
-	value_set_string(token, "master", params->url);
+	value_set_string(token, "master", to->url);
 	value_set_string(token, "ferry_protocol", PEER_PROTOCOL);
-	value_set_string(token, "ferry_fingerprint", params->fingerprint);
-	value_set_string(token, "ferry_data_address", params->data_address);
-	value_set_string(token, "ferry_data_tls", peer_data_tls(params));
+	value_set_string(token, "ferry_fingerprint", to->fingerprint);
+	value_set_string(token, "ferry_data_address", to->data_address);
+	value_set_string(token, "ferry_data_tls", peer_data_tls(supervisor->params));
 	*ret_token = token;
 	return 0;
+}
+
+int supervisor_receive(struct supervisor *supervisor, const char *caller_session, const char *host,
+	const char *network, struct value **ret_token, struct fault *fault)
+{
+	const struct supervisor_params *params = supervisor->params;
+	const struct supervisor_address here = {.host = host,
+		.url = params->url,
+		.fingerprint = params->fingerprint,
+		.data_address = params->data_address};
+	int r = check_receive(supervisor, host, network, fault);
+
+	return r < 0 ? r
+		     : supervisor_make_token(supervisor, caller_session, &here, ret_token, fault);
 }
 
 int supervisor_session_denied(struct fault *fault)

@@ -307,6 +307,21 @@ int sr_location(const struct storage *storage, const char *sr, char **ret_path, 
 	return fault_set(fault, -ENOTCONN, "SR_NOT_ATTACHED", uuid, NULL);
 }
 
+int sr_is_plugged(struct pool_db *pool, const char *sr, const char *host_ref, struct fault *fault)
+{
+	struct value *pbds CLEANUP_VALUE = NULL;
+	int r = object_find(pool, "PBD", "SR", sr, &pbds, fault);
+
+	for (size_t i = 0; r == 0 && i < pbds->array.n_items; i++) {
+		struct value *pbd CLEANUP_VALUE = NULL;
+		r = object_get_record(pool, "PBD", pbds->array.items[i]->string, &pbd, fault);
+		if (r == 0 && value_find_bool(pbd, "currently_attached", false) &&
+			strcmp(value_find_string(pbd, "host", ""), host_ref) == 0)
+			return 1;
+	}
+	return r;
+}
+
 int sr_add_allocation(struct pool_db *pool, const char *sr, int64_t bytes, struct fault *fault)
 {
 	int64_t allocation;

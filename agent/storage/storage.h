@@ -70,6 +70,12 @@ int vdi_path(const struct storage *storage, const char *vdi, char **ret_path, st
 int storage_prepare_disk(const struct storage *storage, const char *owner, const char *sr,
 	const char *vdi_uuid, uint64_t size_bytes, uint64_t need_bytes, char **ret_location,
 	char **ret_path, struct fault *fault);
+/* The VDI may soon be another file's: its file is journalled for `owner`, so that
+ * storage_recover(owner) removes it once no VDI names it. Repeating it is fine. */
+int storage_record_image(
+	const struct storage *storage, const char *owner, const char *vdi, struct fault *fault);
+/* Whether the SR is plugged in at the host: 1, 0, or a fault. */
+int sr_is_plugged(struct pool_db *pool, const char *sr, const char *host_ref, struct fault *fault);
 /* Applies the rule above to every "vdi-file" row of owner ("" for the daemon's own, NULL for all).
  */
 int storage_recover(const struct storage *storage, const char *owner, struct fault *fault);

@@ -405,6 +405,19 @@ int vdi_path(const struct storage *storage, const char *vdi, char **ret_path, st
 	return 0;
 }
 
+int storage_record_image(
+	const struct storage *storage, const char *owner, const char *vdi, struct fault *fault)
+{
+	struct vdi_place place CLEANUP(place_clear) = {0};
+	int r = find_place(storage, vdi, &place, fault);
+
+	if (r < 0)
+		return r;
+	const struct image_entry entry = {
+		.owner = owner, .sr = place.sr, .location = place.location, .path = place.path};
+	return journal_record(storage, &entry, NULL, fault);
+}
+
 int storage_find_vdi(const struct storage *storage, const char *sr, const char *location,
 	char **ret_vdi, struct fault *fault)
 {

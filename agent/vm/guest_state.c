@@ -252,8 +252,19 @@ int guest_state_started(
 	return pool_db_transaction(pool, started_scope, &copy, fault);
 }
 
+/* Another host of the pool has it. */
+static int is_elsewhere(
+	struct pool_db *pool, const char *vm, const char *host_ref, struct fault *fault)
+{
+	char *resident CLEANUP_FREE = NULL;
+	int r = object_get_string(pool, "VM", vm, "resident_on", &resident, fault);
+
+	return r < 0 ? r : !ref_is_null(resident) && strcmp(resident, host_ref) != 0;
+}
+
 struct pausing {
 	const char *vm;
+	const char *host_ref;
 	bool is_paused;
 };
 
@@ -263,8 +274,11 @@ static int pause_scope(struct pool_db *pool, void *arg, struct fault *fault)
 	const char *wanted = pausing->is_paused ? "Paused" : "Running";
 	struct value *state CLEANUP_VALUE = value_new_string(wanted);
 	char *now CLEANUP_FREE = NULL;
-	int r = object_get_string(pool, "VM", pausing->vm, "power_state", &now, fault);
+	int r = is_elsewhere(pool, pausing->vm, pausing->host_ref, fault);
 
+	if (r != 0)
+		return MIN(r, 0);
+	r = object_get_string(pool, "VM", pausing->vm, "power_state", &now, fault);
 	/* A late word about one that has ended meanwhile wakes no dead; and while it moves, its
 	 * pauses are the move's own. */
 	if (r < 0 || strcmp(now, wanted) == 0 || strcmp(now, "Halted") == 0 ||
@@ -274,23 +288,32 @@ static int pause_scope(struct pool_db *pool, void *arg, struct fault *fault)
 	return r < 0 ? r : vm_update_allowed_operations(pool, pausing->vm, fault);
 }
 
-int guest_state_set_paused(
-	struct pool_db *pool, const char *vm, bool is_paused, struct fault *fault)
+int guest_state_set_paused(struct pool_db *pool, const char *vm, const char *host_ref,
+	bool is_paused, struct fault *fault)
 {
-	struct pausing pausing = {vm, is_paused};
+	struct pausing pausing = {vm, host_ref, is_paused};
 
 	return pool_db_transaction(pool, pause_scope, &pausing, fault);
 }
 
+struct halting {
+	const char *vm;
+	const char *host_ref;
+};
+
 static int halted_scope(struct pool_db *pool, void *arg, struct fault *fault)
 {
-	const char *vm = arg;
+	const struct halting *halting = arg;
+	const char *vm = halting->vm;
 	struct value *fields CLEANUP_VALUE = value_new_struct();
 	char *now CLEANUP_FREE = NULL;
 
 	if (!object_exists(pool, "VM", vm))
 		return 0;
-	int r = object_get_string(pool, "VM", vm, "power_state", &now, fault);
+	int r = is_elsewhere(pool, vm, halting->host_ref, fault);
+	if (r != 0)
+		return MIN(r, 0);
+	r = object_get_string(pool, "VM", vm, "power_state", &now, fault);
 	if (r == 0 && strcmp(now, "Halted") != 0) {
 		value_set_string(fields, "power_state", "Halted");
 		value_set_int(fields, "domid", -1);
@@ -310,9 +333,10 @@ static int halted_scope(struct pool_db *pool, void *arg, struct fault *fault)
 	return r < 0 ? r : vm_update_allowed_operations(pool, vm, fault);
 }
 
-int guest_state_halted(struct pool_db *pool, const char *vm, struct fault *fault)
+int guest_state_halted(
+	struct pool_db *pool, const char *vm, const char *host_ref, struct fault *fault)
 {
-	char *copy CLEANUP_FREE = xstrdup(vm);
+	struct halting halting = {vm, host_ref};
 
-	return pool_db_transaction(pool, halted_scope, copy, fault);
+	return pool_db_transaction(pool, halted_scope, &halting, fault);
 }

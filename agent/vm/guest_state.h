@@ -39,13 +39,17 @@ struct guest_running {
 
 int guest_state_started(
 	struct pool_db *pool, const struct guest_running *running, struct fault *fault);
-/* Running or Paused, if it is not that already. Nothing while the VM moves: it is stopped for a
+/* host_ref: whose guest it is. What becomes of it says nothing of a VM that another host of the
+ * pool has by now: then nothing is changed.
+ *
+ * Running or Paused, if it is not that already. Nothing while the VM moves: it is stopped for a
  * moment then, which is nobody's pause. */
-int guest_state_set_paused(
-	struct pool_db *pool, const char *vm, bool is_paused, struct fault *fault);
+int guest_state_set_paused(struct pool_db *pool, const char *vm, const char *host_ref,
+	bool is_paused, struct fault *fault);
 /* It does not run: Halted, devices detached, console gone. Repeating it, and a VM that is gone, are
  * fine. */
-int guest_state_halted(struct pool_db *pool, const char *vm, struct fault *fault);
+int guest_state_halted(
+	struct pool_db *pool, const char *vm, const char *host_ref, struct fault *fault);
 /* The same after the agent's start, when no operation of a guest can be under way: takes their
  * marks away too. */
 int guest_state_forget_marks(struct pool_db *pool, const char *vm, struct fault *fault);

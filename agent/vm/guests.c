@@ -121,7 +121,8 @@ static int start(struct guests *guests, const struct guests_request *request, st
 
 	if (r == -ECANCELED)
 		fault_set(fault, r, "TASK_CANCELLED", request->key, NULL);
-	if (r < 0 && guest_state_halted(guests->pool, request->vm, &left) < 0) {
+	if (r < 0 && guest_state_halted(
+			     guests->pool, request->vm, guests->storage->host_ref, &left) < 0) {
 		char *text CLEANUP_FREE = fault_describe(&left);
 		log_error("guest.state_not_stored", "vm=%s error=\"%s\"", request->vm, text);
 	}
@@ -207,7 +208,9 @@ static int pause_guest(
 
 	if (r == 0)
 		r = guest_pause(resident->guest, fault);
-	return r < 0 ? r : guest_state_set_paused(guests->pool, request->vm, true, fault);
+	return r < 0 ? r
+		     : guest_state_set_paused(
+			       guests->pool, request->vm, guests->storage->host_ref, true, fault);
 }
 
 static int unpause_guest(
@@ -218,7 +221,9 @@ static int unpause_guest(
 
 	if (r == 0)
 		r = guest_unpause(resident->guest, fault);
-	return r < 0 ? r : guest_state_set_paused(guests->pool, request->vm, false, fault);
+	return r < 0 ? r
+		     : guest_state_set_paused(
+			       guests->pool, request->vm, guests->storage->host_ref, false, fault);
 }
 
 static int hard_reboot(
@@ -231,7 +236,9 @@ static int hard_reboot(
 		r = guest_reset(resident->guest, fault);
 	if (r == 0)
 		r = guest_unpause(resident->guest, fault);
-	return r < 0 ? r : guest_state_set_paused(guests->pool, request->vm, false, fault);
+	return r < 0 ? r
+		     : guest_state_set_paused(
+			       guests->pool, request->vm, guests->storage->host_ref, false, fault);
 }
 
 /* A new process: what has changed of the VM's fields meanwhile holds. */

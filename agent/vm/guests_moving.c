@@ -227,7 +227,7 @@ int resident_await_memory(struct resident *resident, uint64_t deadline_usec,
 
 static int make_halted(struct guests *guests, const char *vm, struct fault *fault)
 {
-	int r = guest_state_halted(guests->pool, vm, fault);
+	int r = guest_state_halted(guests->pool, vm, guests->storage->host_ref, fault);
 
 	return r < 0 ? r
 		     : fault_text(fault, -ESRCH,

@@ -71,7 +71,8 @@ static int take_in(struct resident *resident, struct fault *fault)
 	int r = 0;
 
 	if (guest_is_running(resident->guest, &is_running, NULL) == 0)
-		r = guest_state_set_paused(guests->pool, resident->vm, !is_running, fault);
+		r = guest_state_set_paused(
+			guests->pool, resident->vm, guests->storage->host_ref, !is_running, fault);
 	pthread_mutex_lock(&guests->lock);
 	resident->is_paused = !is_running;
 	pthread_mutex_unlock(&guests->lock);
@@ -193,7 +194,7 @@ static int recover_vm(
 		if (strcmp(state, "Halted") != 0)
 			log_warn("guest.gone", "vm=%s state=%s: it ended while no agent looked",
 				value_find_string(record, "uuid", ""), state);
-		r = guest_state_halted(guests->pool, vm, fault);
+		r = guest_state_halted(guests->pool, vm, guests->storage->host_ref, fault);
 	}
 	return r < 0 ? r : guest_state_forget_marks(guests->pool, vm, fault);
 }

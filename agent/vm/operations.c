@@ -44,6 +44,7 @@ static const struct rule {
 	{"hard_shutdown", RUNNING | PAUSED, .needs_guest = true, .by_force = true},
 	{"hard_reboot", RUNNING | PAUSED, .needs_guest = true, .by_force = true},
 	{"migrate_send", HALTED | RUNNING, .needs_guest = true},
+	{"pool_migrate", RUNNING, .needs_guest = true},
 	{"destroy", HALTED, .needs_guest = false},
 };
 

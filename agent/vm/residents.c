@@ -270,7 +270,9 @@ static int settle_end(struct resident *resident, struct fault *fault)
 	pthread_mutex_lock(&guests->lock);
 	bool is_given_away = resident->is_given_away;
 	pthread_mutex_unlock(&guests->lock);
-	int r = is_given_away ? 0 : guest_state_halted(guests->pool, resident->vm, fault);
+	int r = is_given_away ? 0
+			      : guest_state_halted(guests->pool, resident->vm,
+					guests->storage->host_ref, fault);
 
 	if (r < 0)
 		return r;
@@ -287,8 +289,8 @@ static int settle(struct resident *resident, bool has_ended, bool is_paused)
 {
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
 	int r = has_ended ? settle_end(resident, &fault)
-			  : guest_state_set_paused(
-				    resident->guests->pool, resident->vm, is_paused, &fault);
+			  : guest_state_set_paused(resident->guests->pool, resident->vm,
+				    resident->guests->storage->host_ref, is_paused, &fault);
 
 	if (r < 0) {
 		char *text CLEANUP_FREE = fault_describe(&fault);

@@ -109,7 +109,7 @@ static void the_power_state_says_what_may_be_asked(void **state)
 	} expected[] = {
 		{"Halted", {"start", "start_on", "migrate_send", "destroy"}},
 		{"Running", {"pause", "clean_shutdown", "clean_reboot", "hard_shutdown",
-				    "hard_reboot", "migrate_send"}},
+				    "hard_reboot", "migrate_send", "pool_migrate"}},
 		{"Paused", {"unpause", "hard_shutdown", "hard_reboot"}},
 	};
 	struct api_fixture *fixture = *state;

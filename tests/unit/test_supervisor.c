@@ -94,8 +94,12 @@ static int migrate(struct world *w)
 		value_set_string(token, keys[i], "https://127.0.0.1:1");
 	value_set_string(token, "ferry_protocol", PEER_PROTOCOL);
 	value_set_string(token, "ferry_data_tls", w->their_tls);
-	const struct migrate_request request = {
-		.vm = w->vm, .dest = token, .vdi_map = none, .vif_map = none, .options = none};
+	const struct migrate_request request = {.operation = "migrate_send",
+		.vm = w->vm,
+		.dest = token,
+		.vdi_map = none,
+		.vif_map = none,
+		.options = none};
 	return supervisor_migrate_send(
 		w->supervisor, &request, "", cancel, &vm, &w->fixture->fault);
 }
