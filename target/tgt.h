@@ -34,7 +34,7 @@ struct tgt_params {
  * (not the wildcard it falls back to), no target. Blocks up to 5 s. -EEXIST: run_dir is there;
  * tgt_forget_run_dir removes what a dead agent left. -EADDRNOTAVAIL: the address is not ours. */
 int tgt_start(const struct tgt_params *params, struct tgt **ret_tgt, struct fault *fault);
-/* Deletes nothing: SIGKILL if `system delete` does not end it, removes run_dir. NULL is fine. */
+/* Ends it at once, whatever it exports (SIGKILL), and removes run_dir. NULL is fine. */
 struct tgt *tgt_stop(struct tgt *tgt);
 
 pid_t tgt_pid(const struct tgt *tgt);
