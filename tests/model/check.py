@@ -71,7 +71,8 @@ class Search:
     def run(self, options, liveness):
         self.call("spin", "-a", *options, *(["-DLIVENESS"] if liveness else []), MODEL)
         # No partial order reduction: it does not go with a rendezvous that interrupts (s_dies).
-        self.call("gcc", "-O2", "-w", "-DNOREDUCE", "-DNOFAIR", f"-DMEMLIM={MEMORY_MIB}",
+        # A short search takes less time than the optimizer.
+        self.call("gcc", "-O2" if LONG else "-O0", "-w", "-DNOREDUCE", "-DNOFAIR", f"-DMEMLIM={MEMORY_MIB}",
                   *(["-DCOLLAPSE"] if LONG else []), *([] if liveness else ["-DSAFETY"]),
                   "-o", "pan", "pan.c")
         return self.call("./pan", f"-m{DEPTH}", "-w23", *(["-a"] if liveness else ["-E"]))
