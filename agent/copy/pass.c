@@ -111,12 +111,24 @@ static bool has_ended(struct pass *pass)
 
 int pass_await(struct pass *pass, struct pass_result *ret_result, struct fault *fault)
 {
+	return pass_await_until(pass, USEC_FOREVER, ret_result, fault);
+}
+
+int pass_await_until(struct pass *pass, uint64_t deadline_usec, struct pass_result *ret_result,
+	struct fault *fault)
+{
 	struct pollfd ended = {.fd = pass->ended_fd, .events = POLLIN};
 	struct cancel *cancel = pass->params.cancel;
 	eventfd_t ignored;
 
 	while (!has_ended(pass)) {
-		if (cancel_poll(cancel, &ended, 1, USEC_FOREVER) < 0) {
+		int r = cancel_poll(cancel, &ended, 1, deadline_usec);
+		if (r == 0) {
+			cancel_request(pass->stop, "it was not over in time");
+			return fault_text(fault, -ETIMEDOUT, "pass over disk %u: not over in time",
+				pass->params.disk);
+		}
+		if (r < 0) {
 			cancel_request(pass->stop, cancel_is_requested(cancel)
 							   ? cancel_reason(cancel)
 							   : "the pass cannot be waited for");

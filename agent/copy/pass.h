@@ -62,6 +62,9 @@ void pass_begin(struct pass *pass);
  * different. After an error only pass_close is of use; what was not compared is in the log. The
  * result (which may be NULL) is set then, too. */
 int pass_await(struct pass *pass, struct pass_result *ret_result, struct fault *fault);
+/* The same, no longer than to the deadline: -ETIMEDOUT, and the round is stopped behind it. */
+int pass_await_until(struct pass *pass, uint64_t deadline_usec, struct pass_result *ret_result,
+	struct fault *fault);
 /* A flush of the target, so that the next one is short. Awaited like a round. */
 void pass_begin_flush(struct pass *pass);
 /* Ends a round that nobody awaited, logs out and ends the thread. Takes up to a second. NULL is

@@ -65,7 +65,7 @@ static int copy_through_losses(
 		if (r == 0)
 			r = live_open_passes(live, fault);
 		if (r == 0)
-			r = live_copy(live, round, fault);
+			r = live_copy(live, USEC_FOREVER, round, fault);
 		if (r == -EREMOTEIO)
 			return transfer_explain(m, peer, r, fault);
 		if (!m->exports || !transfer_is_session_loss(r) || losses == MAX_FRUITLESS)

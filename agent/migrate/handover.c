@@ -11,7 +11,13 @@
 #include <errno.h>
 #include <string.h>
 
-#define SEAL_TIMEOUT_USEC  (300 * USEC_PER_SEC)
+#define SEAL_TIMEOUT_USEC (300 * USEC_PER_SEC)
+/* While the guest waits: so long, or so many times the longest pause that is allowed. Then it runs
+ * on here: its last round is tried again later, a seal that was asked for ends the move. */
+#define ROUND_USEC         USEC_PER_SEC
+#define ROUND_PAUSES       4
+#define PAUSED_SEAL_USEC   (3 * USEC_PER_SEC)
+#define PAUSED_SEAL_PAUSES 10
 #define ABORT_TIMEOUT_USEC USEC_PER_SEC
 /* QEMU hands over in milliseconds; a destination that hangs would keep it for ever. */
 #define HANDOVER_USEC (10 * USEC_PER_SEC)
@@ -50,11 +56,13 @@ static int reenter(struct live *live, struct peer *peer, struct fault *fault)
 static int last_round(struct live *live, struct fault *fault)
 {
 	struct predict_round round;
+	uint64_t deadline =
+		clock_deadline(MAX(ROUND_USEC, ROUND_PAUSES * live->predict.max_pause_usec));
 	int r = live_harvest(live, fault);
 
 	live->times.harvested = clock_now_usec();
 	if (r == 0)
-		r = live_copy(live, &round, fault);
+		r = live_copy(live, deadline, &round, fault);
 	/* The sessions are left to the seal, which ends them faster than a logout would. */
 	live->times.copied = clock_now_usec();
 	return r;
@@ -96,11 +104,14 @@ static struct value *manifest_now(struct migration *m)
 
 int handover_ask_seal(struct migration *m, struct peer *peer, struct fault *fault)
 {
+	uint64_t paused = m->live ? MAX(PAUSED_SEAL_USEC,
+					    PAUSED_SEAL_PAUSES * m->live->predict.max_pause_usec)
+				  : USEC_FOREVER;
 	struct value *args CLEANUP_VALUE = value_append(value_new_array(), manifest_now(m));
 	struct value *result CLEANUP_VALUE = NULL;
 
-	int r = peer_call_patiently(peer, "seal", m->uuid, args, SEAL_TIMEOUT_USEC,
-		m->params->peer_timeout_usec, m->cancel, &result, fault);
+	int r = peer_call_patiently(peer, "seal", m->uuid, args, MIN(SEAL_TIMEOUT_USEC, paused),
+		MIN(m->params->peer_timeout_usec, paused), m->cancel, &result, fault);
 	if (r == 0 && strcmp(value_find_string(result, "state", ""), "SEALED") != 0)
 		r = fault_text(fault, -EBADMSG,
 			"seal: the destination answered state \"%s\" instead of SEALED",
@@ -121,9 +132,12 @@ int handover_seal(struct migration *m, struct peer *peer, struct fault *fault)
 	if (r == 0)
 		r = last_round(live, fault);
 	if (transfer_is_session_loss(r)) {
+		char *why CLEANUP_FREE = fault_describe(fault);
+		/* First the guest: a pass may wait for a peer that is silent. */
+		r = resume(live, why, fault);
 		live_close_passes(live);
 		m->exports = value_free(m->exports);
-		return resume(live, "the destination's export is gone", fault);
+		return r;
 	}
 	if (r == 0)
 		r = check_paused(live, fault);

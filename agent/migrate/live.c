@@ -283,7 +283,8 @@ int live_harvest(struct live *live, struct fault *fault)
 	return r < 0 ? r : dirty_acknowledge(live->dirty, fault);
 }
 
-int live_copy(struct live *live, struct predict_round *ret_round, struct fault *fault)
+int live_copy(struct live *live, uint64_t deadline_usec, struct predict_round *ret_round,
+	struct fault *fault)
 {
 	int first = 0;
 
@@ -293,7 +294,7 @@ int live_copy(struct live *live, struct predict_round *ret_round, struct fault *
 	for (size_t i = 0; i < live->n_disks; i++) {
 		struct pass_result result = {0};
 		struct fault cause CLEANUP_FAULT = FAULT_INIT;
-		int r = pass_await(live->passes[i], &result, &cause);
+		int r = pass_await_until(live->passes[i], deadline_usec, &result, &cause);
 		ret_round->sent_bytes += result.sent_bytes;
 		ret_round->busy_usec = MAX(ret_round->busy_usec, result.usec);
 		if (r == 0 || first < 0)

@@ -77,9 +77,11 @@ int live_open_passes(struct live *live, struct fault *fault);
 void live_close_passes(struct live *live);
 
 /* What was dirtied so far goes into the log, then the log is copied empty. What a lost session
- * leaves is in the log. *ret_round: without left_bytes. */
+ * leaves is in the log. *ret_round: without left_bytes. -ETIMEDOUT also when it is not done by the
+ * deadline. */
 int live_harvest(struct live *live, struct fault *fault);
-int live_copy(struct live *live, struct predict_round *ret_round, struct fault *fault);
+int live_copy(struct live *live, uint64_t deadline_usec, struct predict_round *ret_round,
+	struct fault *fault);
 /* Dirty bytes of all disks. */
 int live_left(struct live *live, uint64_t *ret_bytes, struct fault *fault);
 

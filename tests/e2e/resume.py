@@ -5,7 +5,6 @@ compared by digest on both sides. FERRY_LONG: a disk of 8 GiB instead of 512 MiB
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -148,10 +147,10 @@ class Cut(unittest.TestCase):
         folder = SlowMove.location(b, sr_b)
         wait_for("the copy is under way", lambda: sum(
             allocated(os.path.join(folder, name)) for name in os.listdir(folder)) >= 16 * MIB, 30)
-        subprocess.run(["ip", "link", "set", link.name, "down"], check=True)
+        link.cut()
         wait_for("the exports are withdrawn", lambda: not b.tgtds(), 20)
         time.sleep(2)
-        subprocess.run(["ip", "link", "set", link.name, "up"], check=True)
+        link.mend()
         wait_by_polling(a.session, task, 90)
         arrived, = b.session.VDI.get_all()
         self.assertEqual(digest(b.vdi_path(arrived)), content)

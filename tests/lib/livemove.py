@@ -89,6 +89,10 @@ class SenderLog:
     def close(self):
         self.file.close()
 
+    def has_entered(self, state):
+        """Since this was asked last."""
+        return f" to={state}\n" in self.file.read()
+
     def wait_for_state(self, *states, timeout=60.0):
         """The first of these; None when the migration ended before."""
         deadline = time.monotonic() + timeout
@@ -137,6 +141,7 @@ class LiveCase(unittest.TestCase):
     """Two pools and a guest that writes, which goes on from test to test, and is in pool A when one begins."""
 
     settings = SETTINGS
+    settings_a, settings_b = {}, {}  # of one of the pools
     disks = DISKS
     maxDiff = None
     guest = None
@@ -144,8 +149,8 @@ class LiveCase(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         linuxguest.kernel()
-        cls.a = cls.enterClassContext(Pool("A", **cls.settings))
-        cls.b = cls.enterClassContext(Pool("B", **cls.settings))
+        cls.a = cls.enterClassContext(Pool("A", **cls.settings, **cls.settings_a))
+        cls.b = cls.enterClassContext(Pool("B", **cls.settings, **cls.settings_b))
         cls.addClassCleanup(cls.forget_guest)
         cls.sr = {pool: pool.sr_create() for pool in (cls.a, cls.b)}
         cls.net = {pool: pool.network_create() for pool in (cls.a, cls.b)}
@@ -228,8 +233,9 @@ class LiveCase(unittest.TestCase):
         self.assertEqual(len(pools), 1, "the VM is in exactly one pool")
         return pools[0]
 
-    def assert_well(self, pool, begun):
-        """The guest runs in this pool and has noticed nothing; the other keeps nothing of it."""
+    def assert_well(self, pool, begun, pause=FORGOTTEN):
+        """The guest runs in this pool and has noticed nothing; the other keeps nothing of it. pause: the longest since
+        begun, in seconds."""
         guest, other = self.guest, self.b if pool is self.a else self.a
         guest.now_in(pool)
         guest.console.wait_for_tick(pool)
@@ -243,7 +249,7 @@ class LiveCase(unittest.TestCase):
         self.assertEqual(pool.session.VM.get_current_operations(guest.vm), {})
         self.assertIn("migrate_send", pool.session.VM.get_allowed_operations(guest.vm))
         self.assertEqual(left_in_qemu(pool, guest.uuid), [])
-        self.assertLess(guest.console.pause(begun), FORGOTTEN)
+        self.assertLess(guest.console.pause(begun), pause)
         guest.verify_inside()
 
     def assert_content(self):
@@ -262,10 +268,10 @@ class LiveCase(unittest.TestCase):
         self.assert_well(self.a, begun)
         return raised.exception
 
-    def assert_somewhere(self, begun):
+    def assert_somewhere(self, begun, pause=FORGOTTEN):
         """It runs in exactly one pool, and is brought home from the other. "stayed" or "moved"."""
         pool = self.where_it_ended()
-        self.assert_well(pool, begun)
+        self.assert_well(pool, begun, pause)
         self.assert_content()
         if pool is self.a:
             return "stayed"

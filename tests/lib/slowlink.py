@@ -56,6 +56,13 @@ class SlowLink:
         with open(f"/sys/class/net/{self.name}/statistics/tx_bytes", encoding="ascii") as file:
             return int(file.read())
 
+    def cut(self):
+        """Nothing passes any more, and nobody is told."""
+        self._run("ip", "link", "set", self.name, "down")
+
+    def mend(self):
+        self._run("ip", "link", "set", self.name, "up")
+
     def close(self):
         self._undo.close()
 

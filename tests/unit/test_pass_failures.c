@@ -328,6 +328,24 @@ static void cancel_takes_less_than_a_second_while_the_target_is_frozen(void **st
 	assert_int_equal(pass_await(pass, NULL, NULL), -ECANCELED);
 }
 
+static void a_round_over_its_deadline_is_waited_for_no_longer(void **state)
+{
+	struct pass_fixture *f = *state;
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+
+	pass_fixture_begin(f, 64 * MIB);
+	struct pass *pass CLEANUP_PASS = pass_fixture_open(f);
+	pass_fixture_write(f, 0, 64 * MIB, 1);
+	lun_signal(&f->copy->lun, SIGSTOP);
+	pass_begin(pass);
+	uint64_t deadline = clock_deadline(200 * USEC_PER_MSEC);
+	assert_int_equal(pass_await_until(pass, deadline, NULL, &fault), -ETIMEDOUT);
+	assert_true(clock_now_usec() >= deadline);
+	assert_int_equal(copy_fixture_log_bytes(f->copy), 64 * MIB);
+	/* It is stopped meanwhile. */
+	assert_int_equal(pass_await(pass, NULL, NULL), -ECANCELED);
+}
+
 static void cancel_ends_the_wait_for_the_rate(void **state)
 {
 	struct pass_fixture *f = *state;
@@ -450,6 +468,7 @@ int main(void)
 		TEST(a_log_beyond_the_disk_is_refused),
 		TEST(sizes_that_differ_are_refused),
 		TEST(cancel_takes_less_than_a_second_while_the_target_is_frozen),
+		TEST(a_round_over_its_deadline_is_waited_for_no_longer),
 		TEST(cancel_ends_the_wait_for_the_rate),
 		TEST(a_pass_is_not_opened_after_a_cancel),
 		TEST(a_round_that_nobody_awaits_ends_with_the_pass),
