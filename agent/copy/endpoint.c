@@ -114,7 +114,14 @@ int endpoint_next_data(
 		*ret_extent = (struct extent){offset, endpoint->size_bytes - offset};
 		return 0;
 	}
-	return endpoint->ops->next_data(endpoint, offset, ret_extent, fault);
+	int r = endpoint->ops->next_data(endpoint, offset, ret_extent, fault);
+	/* Whoever copies takes the rest for a hole then. */
+	if (r == 0 && ret_extent->length == 0 && ret_extent->offset < endpoint->size_bytes)
+		return fault_text(fault, endpoint_fail(endpoint, -EIO, "the map is broken"),
+			"the map of a disk of %llu bytes has a run of no length at %llu",
+			(unsigned long long)endpoint->size_bytes,
+			(unsigned long long)ret_extent->offset);
+	return r;
 }
 
 int endpoint_first_data(

@@ -123,7 +123,10 @@ static int file_next_data(
 		end = (off_t)size;
 	if (end < 0)
 		return fail_map(file, start, fault);
-	uint64_t to = ((uint64_t)end + ENDPOINT_SECTOR - 1) / ENDPOINT_SECTOR * ENDPOINT_SECTOR;
+	/* A guest may have discarded the run since it was found. No length at all would say that
+	 * nothing follows either; a sector that is a hole reads as zeros. */
+	uint64_t to = MAX((uint64_t)end, start + 1);
+	to = (to + ENDPOINT_SECTOR - 1) / ENDPOINT_SECTOR * ENDPOINT_SECTOR;
 	*ret_extent = (struct extent){start, MIN(to, size) - start};
 	return 0;
 }

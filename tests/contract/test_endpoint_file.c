@@ -85,6 +85,53 @@ static void a_file_that_shrank_is_no_hole(void **state)
 	assert_non_null(strstr(endpoint_error(endpoint), path));
 }
 
+/* --- A guest that discards meanwhile
+ * --------------------------------------------------------------
+ */
+
+static struct extent discarded; /* before the next search for a hole */
+
+off_t __real_lseek64(int fd, off_t offset, int whence);
+off_t __wrap_lseek64(int fd, off_t offset, int whence);
+
+off_t __wrap_lseek64(int fd, off_t offset, int whence)
+{
+	if (whence == SEEK_HOLE && discarded.length) {
+		int guest CLEANUP_CLOSE = open(path, O_WRONLY | O_CLOEXEC);
+		assert_int_equal(fallocate(guest, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+					 (off_t)discarded.offset, (off_t)discarded.length),
+			0);
+		discarded.length = 0;
+	}
+	return __real_lseek64(fd, offset, whence);
+}
+
+/* It is found, and gone when its end is looked for. What follows it is not gone. */
+static void a_run_that_is_discarded_meanwhile_does_not_end_the_map(void **state)
+{
+	struct contract *c = *state;
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	struct endpoint *endpoint CLEANUP_ENDPOINT = NULL;
+	struct extent run = {0}, behind = {2 << 20, 65536};
+	char data[65536] = {1};
+	bool is_found = false;
+
+	int fd CLEANUP_CLOSE = open(path, O_WRONLY | O_CLOEXEC);
+	assert_int_equal(pwrite(fd, data, sizeof(data), 1 << 20), sizeof(data));
+	assert_int_equal(pwrite(fd, data, sizeof(data), (off_t)behind.offset), sizeof(data));
+	check_ok(&fault, endpoint_open(&c->spec, NULL, &endpoint, &fault));
+	discarded = (struct extent){1 << 20, sizeof(data)};
+	for (int i = 0; i < 10 && !is_found; i++) {
+		check_ok(&fault,
+			endpoint_next_data(endpoint, run.offset + run.length, &run, &fault));
+		assert_true(run.length > 0);
+		is_found = run.offset <= behind.offset &&
+			   run.offset + run.length >= behind.offset + behind.length;
+	}
+	assert_true(is_found);
+	assert_int_equal(discarded.length, 0);
+}
+
 /* --- O_DIRECT --------------------------------------------------------------------------------- */
 
 static enum { REFUSE_NOTHING, REFUSE_OPEN, REFUSE_READ } refuse;
@@ -386,6 +433,7 @@ int main(void)
 		CONTRACT_TESTS,
 		FILE_TEST(what_is_no_image_is_refused),
 		FILE_TEST(a_file_that_shrank_is_no_hole),
+		FILE_TEST(a_run_that_is_discarded_meanwhile_does_not_end_the_map),
 		FILE_TEST(odd_sizes_are_read_directly),
 		FILE_TEST(holes_are_found_with_direct_reads),
 		FILE_TEST(a_refused_direct_read_goes_through_the_page_cache),
