@@ -9,7 +9,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from ferrytest import GIB, MIB, Failure, Move, Pool, allocated
+from ferrytest import GIB, MIB, Failure, Move, Pool, allocated, has_failed
 from vmstate import different, vm_state
 from xensession import wait_by_events, wait_by_polling
 
@@ -31,8 +31,7 @@ class ColdMigration(unittest.TestCase):
         self.addCleanup(self.show_logs_of_a_failure)
 
     def show_logs_of_a_failure(self):
-        outcome = self._outcome
-        if outcome is not None and not outcome.success:
+        if has_failed(self):
             self.a.show_log()
             self.b.show_log()
 

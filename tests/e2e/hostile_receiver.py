@@ -19,7 +19,7 @@ import xmlrpc.client
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from ferrytest import MIB, Failure, Move, Pool, wait_for
+from ferrytest import MIB, Failure, Move, Pool, has_failed, wait_for
 from livemove import qmp
 from vmstate import different, vm_state
 from xensession import wait_by_polling
@@ -179,7 +179,7 @@ class HostileReceiver(unittest.TestCase):
         self.addCleanup(self.show_logs_of_a_failure)
 
     def show_logs_of_a_failure(self):
-        if not self._outcome.success:
+        if has_failed(self):
             self.a.show_log(80)
             self.b.show_log(80)
 

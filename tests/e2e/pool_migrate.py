@@ -13,7 +13,7 @@ import unittest
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 import linuxguest  # noqa: E402
-from ferrytest import MIB, NULL, PASSWORD, Move, Pool, digest, wait_for  # noqa: E402
+from ferrytest import MIB, NULL, PASSWORD, Move, Pool, digest, has_failed, wait_for  # noqa: E402
 from livemove import ENDED, FORGOTTEN, SETTINGS, SenderLog, destroy, left_in_qemu  # noqa: E402
 from liveguest import LiveGuest  # noqa: E402
 from vmstate import different, vm_state  # noqa: E402
@@ -52,7 +52,7 @@ class PoolCase(unittest.TestCase):
         self.addCleanup(self.show_logs_of_a_failure)
 
     def show_logs_of_a_failure(self):
-        if self._outcome is not None and not self._outcome.success:
+        if has_failed(self):
             for host in self.hosts:
                 host.show_log(120)
 

@@ -13,7 +13,7 @@ import unittest
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 import linuxguest  # noqa: E402
-from ferrytest import MIB, Move, Pool, digest, give, wait_for  # noqa: E402
+from ferrytest import MIB, Move, Pool, digest, give, has_failed, wait_for  # noqa: E402
 from liveguest import LiveGuest  # noqa: E402
 from xensession import Failure, wait_by_polling  # noqa: E402
 
@@ -68,7 +68,7 @@ class Case(unittest.TestCase):
         self.addCleanup(self.show_log_of_a_failure)
 
     def show_log_of_a_failure(self):
-        if self._outcome is not None and not self._outcome.success:
+        if has_failed(self):
             self.a.show_log(100)
 
     def move(self, vdi, sr, **options):

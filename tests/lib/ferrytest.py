@@ -139,6 +139,12 @@ def program_of(pid):
         return ""
 
 
+def has_failed(case):
+    """For a test's clean-up: whether the test, or a part of it, has failed. `_outcome.success` is about the clean-up then."""
+    result = case._outcome.result
+    return any(getattr(test, "test_case", test) is case for test, _ in result.failures + result.errors)
+
+
 class Pool:
     """One pool of one host. Use as a context manager, or call stop() and remove()."""
 

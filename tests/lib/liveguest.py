@@ -122,7 +122,7 @@ class Console(threading.Thread):
                 self.changed.wait(left)
 
     def tail(self):
-        said = sorted([*self.lines[-10:], *self.events[-3:]], key=lambda entry: entry[0])
+        said = sorted([*self.lines[-60:], *self.events[-3:]], key=lambda entry: entry[0])
         return [entry[1] for entry in said]
 
     def wait_for_event(self, name, timeout=BOOT, command=""):

@@ -10,7 +10,7 @@ import time
 import unittest
 
 import linuxguest
-from ferrytest import MIB, Move, Pool, wait_for
+from ferrytest import MIB, Move, Pool, has_failed, wait_for
 from liveguest import LiveGuest
 from xensession import Failure, wait_by_events
 
@@ -182,7 +182,7 @@ class LiveCase(unittest.TestCase):
             guest.state() == "Running"
 
     def show_logs_of_a_failure(self):
-        if self._outcome is not None and not self._outcome.success:
+        if has_failed(self):
             self.a.show_log(150)
             self.b.show_log(150)
 

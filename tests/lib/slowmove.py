@@ -4,7 +4,7 @@
 import os
 import unittest
 
-from ferrytest import MIB, Failure, Move, Pool, allocated, wait_for
+from ferrytest import MIB, Failure, Move, Pool, allocated, has_failed, wait_for
 from vmstate import different, vm_state
 from xensession import wait_by_polling
 
@@ -38,7 +38,7 @@ class SlowMove(unittest.TestCase):
         self.addCleanup(self.show_logs_of_a_failure)
 
     def show_logs_of_a_failure(self):
-        if self._outcome is not None and not self._outcome.success:
+        if has_failed(self):
             self.a.show_log(150)
             self.b.show_log(150)
 
