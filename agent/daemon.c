@@ -250,6 +250,7 @@ static int start_state(struct daemon *daemon, struct fault *fault)
 		r = open_databases(daemon, fault);
 	if (r < 0)
 		return r;
+	sr_recover_marks(&daemon->storage);
 	if (storage_recover(&daemon->storage, "", &left) < 0)
 		log_failure("STORAGE_NOT_SETTLED", "owner=daemon", &left);
 	tick(daemon);

@@ -164,6 +164,7 @@ static const struct route {
 	{"SR.forget", route_unplugged_sr, 0},
 	{"SR.scan", route_unplugged_sr, 0},
 	{"SR.update", route_unplugged_sr, 0},
+	{"SR.set_shared", route_unplugged_sr, 0},
 	{"VDI.create", route_new_vdi, 0},
 	{"VDI.destroy", route_vdi, 0},
 	{"VDI.resize", route_vdi, 0},

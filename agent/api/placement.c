@@ -27,24 +27,36 @@ static int hosts_of_sr(
 	return 0;
 }
 
+static bool is_live(struct pool_db *pool, const struct value *host)
+{
+	bool live = false;
+
+	return object_get_bool(pool, "host_metrics", value_find_string(host, "metrics", REF_NULL),
+		       "live", &live, NULL) == 0 &&
+	       live;
+}
+
 char *placement_of_sr(struct pool_db *pool, const char *sr, const char *preferred)
 {
 	struct value *hosts CLEANUP_VALUE = NULL;
 
 	if (hosts_of_sr(pool, sr, &hosts, NULL) < 0 || hosts->array.n_items == 0)
 		return NULL;
-	return xstrdup(value_contains_string(hosts, preferred) ? preferred
-							       : hosts->array.items[0]->string);
+	if (value_contains_string(hosts, preferred))
+		return xstrdup(preferred);
+	for (size_t i = 0; i < hosts->array.n_items; i++) {
+		const char *host = hosts->array.items[i]->string;
+		struct value *record CLEANUP_VALUE = NULL;
+		if (object_get_record(pool, "host", host, &record, NULL) == 0 &&
+			is_live(pool, record))
+			return xstrdup(host);
+	}
+	return xstrdup(hosts->array.items[0]->string);
 }
 
 static bool is_usable(struct pool_db *pool, const struct value *host)
 {
-	bool is_live = false;
-
-	return value_find_bool(host, "enabled", false) &&
-	       object_get_bool(pool, "host_metrics", value_find_string(host, "metrics", REF_NULL),
-		       "live", &is_live, NULL) == 0 &&
-	       is_live;
+	return value_find_bool(host, "enabled", false) && is_live(pool, host);
 }
 
 static int usable_hosts(struct pool_db *pool, struct value **ret_hosts, struct fault *fault)

@@ -6,8 +6,8 @@
 #include "base/fault.h"
 #include "schema/pool_db.h"
 
-/* The first host at which the SR is plugged, the preferred one before others; NULL when there is
- * none. The caller frees it. */
+/* A host at which the SR is plugged: the preferred one, else one that is live, else any; NULL when
+ * there is none. The caller frees it. */
 char *placement_of_sr(struct pool_db *pool, const char *sr, const char *preferred);
 /* Refs of the hosts that reach all disks of the VM, are live and enabled: array. VM_REQUIRES_SR
  * [vm, sr] when a disk's SR is plugged nowhere, NO_HOSTS_AVAILABLE [vm]. */

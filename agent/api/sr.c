@@ -3,8 +3,6 @@
 #include "agent/api/context.h"
 #include "agent/api/record.h"
 
-#include <errno.h>
-
 /* Positional, as in XenAPI; physical_size is what the directory's file system has. */
 static int sr_create_call(struct call *call, struct value *const *args, struct value **ret_result,
 	struct fault *fault)
@@ -69,16 +67,16 @@ static int sr_update_call(struct call *call, struct value *const *args, struct v
 	return r < 0 ? r : sr_refresh(api_of(call)->storage, arg_text(args, 0), fault);
 }
 
-/* Written by hand: type file is a directory of one host. To call it shared would let a migration
- * move no bytes. */
-static int sr_set_shared(struct call *call, struct value *const *args, struct value **ret_result,
-	struct fault *fault)
+/* Written by hand: the directory of a shared SR has a mark. */
+static int sr_set_shared_call(struct call *call, struct value *const *args,
+	struct value **ret_result, struct fault *fault)
 {
+	int r = check_sr(call, args, fault);
+
 	(void)ret_result;
-	if (args[1]->boolean)
-		return fault_set(fault, -EINVAL, "INVALID_VALUE", "shared", "true", NULL);
-	return object_set_field(
-		api_of(call)->pool, "SR", arg_text(args, 0), "shared", args[1], fault);
+	if (r < 0)
+		return r;
+	return sr_set_shared(api_of(call)->storage, arg_text(args, 0), args[1]->boolean, fault);
 }
 
 static const struct param create_params[] = {
@@ -107,7 +105,8 @@ static const struct method rows[] = {
 		.flags = METHOD_ASYNC | METHOD_TASK,
 		PARAMS_OPTIONAL(create_params, 8),
 		.result = "SR ref",
-		.doc = "Makes a repository in a directory (type file, device_config location).",
+		.doc = "Makes a repository in a directory (type file, device_config location) and "
+		       "the host's PBD; a shared one can get more.",
 	},
 	{
 		.name = "SR.destroy",
@@ -148,10 +147,10 @@ static const struct method rows[] = {
 	{
 		.name = "SR.set_shared",
 		.role = USER_POOL_OPERATOR,
-		.handle = sr_set_shared,
+		.handle = sr_set_shared_call,
 		PARAMS(shared_params),
 		.result = "void",
-		.doc = "Only false: a repository of type file belongs to one host.",
+		.doc = "Whether other hosts may reach it too; refused while they do.",
 	},
 };
 

@@ -56,6 +56,7 @@ static struct value *list_disks(struct doctor *doctor, const char *sr)
 
 struct repository {
 	const char *folder;
+	const struct value *holds; /* what hosts are working on there */
 	const struct value *names; /* of its files */
 	const struct value *disks;
 	const struct resource_row *rows;
@@ -68,6 +69,8 @@ static void look_at_files(struct doctor *doctor, const struct repository *reposi
 		const char *name = repository->names->array.items[i]->string;
 		char *path CLEANUP_FREE = xasprintf("%s/%s", repository->folder, name);
 		if (value_find(repository->disks, name) ||
+			strncmp(name, STORAGE_OWN_PREFIX, strlen(STORAGE_OWN_PREFIX)) == 0 ||
+			value_find(repository->holds, name) ||
 			is_journalled(repository->rows, repository->n_rows, path))
 			continue;
 		doctor_add(doctor, "file", name, repository->folder, false,
@@ -90,9 +93,29 @@ static void look_at_disks(struct doctor *doctor, const struct repository *reposi
 	}
 }
 
+/* A hold keeps a file from being taken in; that of a host which is gone does so for ever. */
+static void look_at_holds(struct doctor *doctor, const struct repository *repository)
+{
+	struct pool_db *pool = doctor->params->storage->pool;
+
+	for (size_t i = 0; i < repository->holds->record.n_members; i++) {
+		const struct value_member *hold = &repository->holds->record.members[i];
+		const char *host = value_find_string(hold->value, "host", "");
+		struct fault why CLEANUP_FAULT = FAULT_INIT;
+		if (object_check(pool, "host", host, &why) < 0 && fault_is(&why, "HANDLE_INVALID"))
+			doctor_add(doctor, "hold", hold->name, repository->folder, false,
+				"a file " STORAGE_OWN_PREFIX
+				"hold.* says that host %s works on it, which is not of this pool "
+				"(any more): look at the image, and remove the file that says so",
+				host);
+	}
+}
+
 /* First the files, then who made them: what was made in between is not among the files. */
 static void look_at_repository(struct doctor *doctor, const char *sr, const char *folder)
 {
+	struct fault why CLEANUP_FAULT = FAULT_INIT;
+	char *location CLEANUP_FREE = NULL;
 	struct value *names CLEANUP_VALUE = list_folder(folder);
 	struct resource_row *rows = NULL;
 	size_t n = 0;
@@ -102,13 +125,22 @@ static void look_at_repository(struct doctor *doctor, const char *sr, const char
 			strerror(errno));
 		return;
 	}
+	/* Without its mark it is another directory than that of the SR. */
+	if (sr_location(doctor->params->storage, sr, &location, &why) < 0) {
+		doctor_add(doctor, "repository", sr, folder, false, "%s",
+			why.n_params > 1 ? why.params[1] : why.code);
+		return;
+	}
 	if (resource_list(doctor->params->storage->agent, NULL, IMAGE_KIND, &rows, &n, NULL) < 0)
 		return;
+	struct value *holds CLEANUP_VALUE = NULL;
+	storage_list_holds(folder, &holds, NULL);
 	struct value *disks CLEANUP_VALUE = list_disks(doctor, sr);
-	const struct repository repository = {folder, names, disks, rows, n};
-	if (disks) {
+	const struct repository repository = {folder, holds, names, disks, rows, n};
+	if (disks && holds) {
 		look_at_files(doctor, &repository);
 		look_at_disks(doctor, &repository);
+		look_at_holds(doctor, &repository);
 	}
 	for (size_t i = 0; i < n; i++)
 		resource_row_clear(&rows[i]);

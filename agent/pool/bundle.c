@@ -97,12 +97,14 @@ static bool is_of_host(const struct value *record, const struct value *bundle, c
 	return names(record, "host", arg);
 }
 
-/* Reached from there alone. */
+/* Reached from there alone. A shared one is the pool's, whoever reaches it now. */
 static bool is_local_sr(const struct value *record, const struct value *bundle, const void *arg)
 {
 	const struct value *pbds = value_find(record, "PBDs");
 
 	(void)arg;
+	if (value_find_bool(record, "shared", false))
+		return false;
 	for (size_t i = 0; i < pbds->array.n_items; i++)
 		if (!has(bundle, "PBD", pbds->array.items[i]->string))
 			return false;

@@ -69,12 +69,27 @@ static int check_migrations(struct pool_db *pool, struct fault *fault)
 	return r;
 }
 
+/* Its disks are other hosts' too, which stay where they are. */
+static int check_srs(struct pool_db *pool, struct fault *fault)
+{
+	struct value *srs CLEANUP_VALUE = NULL;
+	int r = object_get_all_records(pool, "SR", &srs, fault);
+
+	for (size_t i = 0; r == 0 && i < srs->record.n_members; i++)
+		if (value_find_bool(srs->record.members[i].value, "shared", false))
+			return fault_set(
+				fault, -EBUSY, "JOINING_HOST_CANNOT_CONTAIN_SHARED_SRS", NULL);
+	return r;
+}
+
 int join_check(struct pool_db *pool, const char *host, struct fault *fault)
 {
 	int r = check_alone(pool, host, fault);
 
 	if (r == 0)
 		r = check_vms(pool, host, fault);
+	if (r == 0)
+		r = check_srs(pool, fault);
 	return r < 0 ? r : check_migrations(pool, fault);
 }
 

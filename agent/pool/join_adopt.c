@@ -53,6 +53,52 @@ static int use_invitation(struct pool_db *pool, const struct host_link *wanted, 
 	return host_departure_forget(pool, wanted->host, wanted->secret, fault);
 }
 
+/* How the coordinator reaches the SR, or else some other host; NULL: none does. */
+static int find_pbd(struct pool_db *pool, const char *coordinator, const struct value *refs,
+	struct value **ret_pbd, struct fault *fault)
+{
+	struct value *found CLEANUP_VALUE = NULL;
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < refs->array.n_items; i++) {
+		struct value *pbd CLEANUP_VALUE = NULL;
+		r = object_get_record(pool, "PBD", refs->array.items[i]->string, &pbd, fault);
+		if (r < 0 ||
+			(found && strcmp(value_find_string(pbd, "host", ""), coordinator) != 0))
+			continue;
+		value_free(found);
+		found = TAKE_PTR(pbd);
+	}
+	if (r < 0)
+		return r;
+	*ret_pbd = TAKE_PTR(found);
+	return 0;
+}
+
+/* The way of the others may not be the way of this host: somebody is to look, and plug it. */
+static int add_shared_pbds(
+	struct pool_db *pool, const char *coordinator, const char *host, struct fault *fault)
+{
+	struct value *srs CLEANUP_VALUE = NULL;
+	int r = object_get_all_records(pool, "SR", &srs, fault);
+
+	for (size_t i = 0; r == 0 && i < srs->record.n_members; i++) {
+		const struct value_member *sr = &srs->record.members[i];
+		struct value *pbd CLEANUP_VALUE = NULL;
+		struct value *fields CLEANUP_VALUE = value_new_struct();
+		if (!value_find_bool(sr->value, "shared", false))
+			continue;
+		r = find_pbd(pool, coordinator, value_find(sr->value, "PBDs"), &pbd, fault);
+		if (r < 0 || !pbd)
+			continue;
+		value_set_string(fields, "host", host);
+		value_set_string(fields, "SR", sr->name);
+		value_set(fields, "device_config", value_copy(value_find(pbd, "device_config")));
+		r = object_create(pool, "PBD", fields, NULL, fault);
+	}
+	return r;
+}
+
 static int adopt(struct pool_db *pool, void *arg, struct fault *fault)
 {
 	struct adopting *adopting = arg;
@@ -64,6 +110,8 @@ static int adopt(struct pool_db *pool, void *arg, struct fault *fault)
 	r = bundle_map_networks(pool, adopting->objects, adopting->coordinator, &map, fault);
 	if (r == 0)
 		r = bundle_import(pool, adopting->objects, map, fault);
+	if (r == 0)
+		r = add_shared_pbds(pool, adopting->coordinator, adopting->link.host, fault);
 	return r < 0 ? r : host_link_set(pool, &adopting->link, fault);
 }
 

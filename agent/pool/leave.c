@@ -34,6 +34,21 @@ static int check_disks_idle(struct pool_db *pool, const struct value *bundle, st
 	return 0;
 }
 
+/* Those of SRs that stay are of no use to the host that leaves. */
+static struct value *without_shared_pbds(const struct value *bundle)
+{
+	struct value *left = value_copy(bundle);
+	const struct value *pbds = value_find(bundle, "PBD");
+
+	for (size_t i = 0; pbds && i < pbds->record.n_members; i++) {
+		const struct value_member *pbd = &pbds->record.members[i];
+		const char *sr = value_find_string(pbd->value, "SR", "");
+		if (!value_find(value_find(bundle, "SR"), sr))
+			value_unset(value_find(left, "PBD"), pbd->name);
+	}
+	return left;
+}
+
 /* What the new pool needs besides: who may log in, and the kinds of repositories. */
 static int add_common(struct pool_db *pool, struct value *package, struct fault *fault)
 {
@@ -69,7 +84,7 @@ static int pack(struct pool_db *pool, const char *host, struct value **ret_bundl
 		r = add_common(pool, package, fault);
 	if (r < 0)
 		return r;
-	value_set(package, "objects", value_copy(bundle));
+	value_set(package, "objects", without_shared_pbds(bundle));
 	json_encode(package, &text);
 	*ret_text = buf_take_string(&text);
 	*ret_bundle = TAKE_PTR(bundle);

@@ -28,8 +28,29 @@ static uint64_t promised_bytes(const struct journal *journal, const struct image
 	return sum;
 }
 
-static int check_space(const struct journal *journal, const struct image_entry *entry,
-	const char *dir, uint64_t allocated_bytes, struct fault *fault)
+/* The same of other hosts. */
+static uint64_t promised_elsewhere(const struct storage *storage, const char *dir)
+{
+	struct value *holds CLEANUP_VALUE = NULL;
+	uint64_t sum = 0;
+
+	if (storage_list_holds(dir, &holds, NULL) < 0)
+		return 0;
+	for (size_t i = 0; i < holds->record.n_members; i++) {
+		const struct value_member *hold = &holds->record.members[i];
+		char *path CLEANUP_FREE = xasprintf("%s/%s", dir, hold->name);
+		uint64_t need = (uint64_t)value_find_int(hold->value, "need_bytes", 0);
+		struct disk_info info = {0};
+		if (strcmp(value_find_string(hold->value, "host", ""), storage->host_ref) != 0 &&
+			disk_inspect(path, &info, NULL) == 0)
+			sum += need - MIN(need, info.allocated_bytes);
+	}
+	return sum;
+}
+
+static int check_space(const struct storage *storage, const struct journal *journal,
+	const struct image_entry *entry, const char *dir, uint64_t allocated_bytes,
+	struct fault *fault)
 {
 	uint64_t size, free_bytes;
 	uint64_t need = entry->need_bytes - MIN(entry->need_bytes, allocated_bytes);
@@ -39,7 +60,7 @@ static int check_space(const struct journal *journal, const struct image_entry *
 		sr_fault_from_disk(fault, r, SR_FAILURE_UNAVAILABLE);
 		return r;
 	}
-	uint64_t promised = promised_bytes(journal, entry);
+	uint64_t promised = promised_bytes(journal, entry) + promised_elsewhere(storage, dir);
 	if (need <= free_bytes && promised <= free_bytes - need)
 		return 0;
 	return sr_fault(fault, -ENOSPC, SR_FAILURE_NO_SPACE,
@@ -98,7 +119,7 @@ static int prepare(const struct storage *storage, const struct image_entry *entr
 	const struct disk_info *found = disk_inspect(entry->path, &info, NULL) == 0 ? &info : NULL;
 	r = check_owner(storage, entry, row, found, fault);
 	if (r == 0)
-		r = check_space(&journal, entry, dir, info.allocated_bytes, fault);
+		r = check_space(storage, &journal, entry, dir, info.allocated_bytes, fault);
 	if (r == 0)
 		r = journal_record(storage, entry, &id, fault);
 	if (r < 0)

@@ -63,6 +63,38 @@ int storage_prepare_image(const struct storage *storage, const char *owner, cons
 	const char *location, uint64_t size_bytes, uint64_t need_bytes, char **ret_path,
 	struct fault *fault);
 
+/* The directory, checked, of a device_config:location, with symbolic links resolved: it is there,
+ * the daemon can write it, and no other PBD of this host than `pbd` (may be NULL) uses it. */
+int sr_resolve_location(const struct storage *storage, const struct value *device_config,
+	const char *pbd, char **ret_dir, struct fault *fault);
+/* The last, by names only and without I/O: for transactions. */
+int sr_check_unused(struct pool_db *pool, const char *host, const char *dir, const char *pbd,
+	struct fault *fault);
+
+/* --- Shared directories -------------------------------------------------------------------------
+ */
+
+/* SR_BACKEND_FAILURE_47 unless the directory has the mark of that SR. */
+int mark_check(const char *dir, const char *uuid, struct fault *fault);
+/* SR_BACKEND_FAILURE_42 if it has that of another. */
+int mark_check_foreign(const char *dir, const char *uuid, struct fault *fault);
+/* Journalled: mark_settle() follows when the SR is stored as shared, or is not to be. */
+int mark_make(
+	const struct storage *storage, const char *dir, const char *uuid, struct fault *fault);
+/* Before the SR goes: mark_settle() removes its mark then. */
+int mark_record(
+	const struct storage *storage, const char *dir, const char *uuid, struct fault *fault);
+/* The journalled mark of that SR goes unless the SR is there and shared; failures are logged. uuid
+ * NULL: all, while nobody makes one. */
+void mark_settle(const struct storage *storage, const char *uuid);
+
+/* This host works on the file: others take it neither for a new image nor for an orphan. Placing it
+ * again changes need_bytes. */
+int hold_place(
+	const struct storage *storage, const char *path, uint64_t need_bytes, struct fault *fault);
+/* Fine when there is none. */
+void hold_lift(const struct storage *storage, const char *path);
+
 /* --- Journal ------------------------------------------------------------------------------------
  */
 

@@ -25,6 +25,7 @@ struct scan {
 	struct value *before; /* struct: locations of the VDI rows before the directory was read */
 	struct value *known;  /* the same, after */
 	struct journal journal;
+	struct value *holds;   /* struct: what other hosts are working on */
 	struct value *skipped; /* struct: name, made printable -> why */
 	size_t n_skipped;
 };
@@ -36,6 +37,7 @@ static void scan_clear(struct scan *scan)
 	value_free(scan->before);
 	value_free(scan->known);
 	value_free(scan->skipped);
+	value_free(scan->holds);
 	journal_clear(&scan->journal);
 }
 
@@ -180,7 +182,7 @@ static int take_in(struct scan *scan, const char *name, struct fault *fault)
 	struct fault why CLEANUP_FAULT = FAULT_INIT;
 
 	if (value_find(scan->before, name) || value_find(scan->known, name) ||
-		journal_find(&scan->journal, path))
+		value_find(scan->holds, name) || journal_find(&scan->journal, path))
 		return 0;
 	if (!has_suffix(name, ".raw") && !has_suffix(name, ".img") &&
 		image_format_of(name) == IMAGE_RAW) {
@@ -294,13 +296,16 @@ static int store_skipped(struct pool_db *pool, void *arg, struct fault *fault)
 /* The order of reading decides against VDIs being made or destroyed meanwhile. One being made
  * (journal, file, row, no journal) whose file is seen stands in the journal afterwards, or, later
  * still, in the rows. One being destroyed (journal, no row, no file, no journal) stood in the rows
- * before, or stands in the journal, or its file is gone when it is looked at last. */
+ * before, or stands in the journal, or its file is gone when it is looked at last. To other hosts a
+ * hold is what the journal is to this one. */
 static int read_state(struct scan *scan, struct fault *fault)
 {
 	int r = load_locations(scan, &scan->before, fault);
 
 	if (r >= 0)
 		r = list_directory(scan, fault);
+	if (r >= 0)
+		r = storage_list_holds(scan->dir, &scan->holds, fault);
 	if (r >= 0)
 		r = journal_load(scan->storage, NULL, &scan->journal, fault);
 	if (r >= 0)

@@ -4,13 +4,7 @@
 #include "base/uuid.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <string.h>
-#include <sys/stat.h>
-
-/* "<dir>/<uuid>.raw" must stay a valid path. */
-#define DIR_MAX_BYTES (PATH_MAX - 64)
 
 static void set_strings(struct value *record, const char *name, const char *const *items)
 {
@@ -30,93 +24,13 @@ static int check_request(const struct value *fields, struct fault *fault)
 
 	if (strcmp(type, "file") != 0)
 		return fault_set(fault, -EINVAL, "SR_UNKNOWN_DRIVER", type, NULL);
-	/* A directory of one host: to call it shared would let a migration move no bytes. */
-	if (value_find_bool(fields, "shared", false))
-		return fault_set(fault, -EINVAL, "INVALID_VALUE", "shared", "true", NULL);
-	return 0;
-}
-
-/* device_config:location, checked, with symbolic links resolved. */
-static int resolve_location(
-	const struct value *device_config, char **ret_dir, struct stat *ret_st, struct fault *fault)
-{
-	const char *location = value_find_string(device_config, "location", "");
-	char *dir CLEANUP_FREE = NULL;
-
-	if (!*location)
-		return sr_fault(fault, -EINVAL, SR_FAILURE_NO_LOCATION,
-			"device_config:location is missing; it must be the absolute path of an "
-			"existing directory");
-	if (*location != '/')
-		return sr_fault(fault, -EINVAL, SR_FAILURE_BAD_DIRECTORY,
-			"device_config:location = \"%s\" is not an absolute path", location);
-	dir = realpath(location, NULL);
-	if (!dir || stat(dir, ret_st) < 0) {
-		int error = -errno;
-		return sr_fault(fault, error, SR_FAILURE_BAD_DIRECTORY,
-			"device_config:location = \"%s\": %s; it must be an existing directory",
-			location, strerror(-error));
-	}
-	if (!S_ISDIR(ret_st->st_mode))
-		return sr_fault(fault, -ENOTDIR, SR_FAILURE_BAD_DIRECTORY,
-			"device_config:location = \"%s\" is not a directory", location);
-	if (!storage_name_is_safe(dir) || strlen(dir) > DIR_MAX_BYTES)
-		return sr_fault(fault, -EINVAL, SR_FAILURE_BAD_CHARACTER,
-			"the directory \"%s\" cannot be exported: its path must be UTF-8 without "
-			"commas and control characters, of at most %d bytes",
-			dir, DIR_MAX_BYTES);
-	if (faccessat(AT_FDCWD, dir, R_OK | W_OK | X_OK, AT_EACCESS) < 0) {
-		int error = -errno;
-		return sr_fault(fault, error, SR_FAILURE_BAD_DIRECTORY,
-			"the directory \"%s\" cannot be read and written by the daemon's user "
-			"(uid %u): %s",
-			dir, (unsigned)geteuid(), strerror(-error));
-	}
-	*ret_dir = TAKE_PTR(dir);
-	return 0;
-}
-
-static bool is_same_directory(const char *dir, const struct stat *st, const char *other)
-{
-	struct stat other_st;
-
-	if (strcmp(dir, other) == 0)
-		return true;
-	/* The same directory under another name: a bind mount. */
-	return st && stat(other, &other_st) == 0 && other_st.st_dev == st->st_dev &&
-	       other_st.st_ino == st->st_ino;
-}
-
-/* Refuses a directory that another SR of this host uses. st NULL: names only, no I/O. */
-static int check_unused(struct pool_db *pool, const char *host, const char *dir,
-	const struct stat *st, struct fault *fault)
-{
-	struct value *pbds CLEANUP_VALUE = NULL;
-	int r = object_get_all_records(pool, "PBD", &pbds, fault);
-
-	if (r < 0)
-		return r;
-	for (size_t i = 0; i < pbds->record.n_members; i++) {
-		const struct value *pbd = pbds->record.members[i].value;
-		const struct value *config = value_find(pbd, "device_config");
-		const char *other = value_find_string(config, "location", "");
-		if (strcmp(value_find_string(pbd, "host", ""), host) != 0 || !*other)
-			continue;
-		if (!is_same_directory(dir, st, other))
-			continue;
-		char *label CLEANUP_FREE = NULL;
-		object_get_string(
-			pool, "SR", value_find_string(pbd, "SR", ""), "name_label", &label, NULL);
-		return sr_fault(fault, -EEXIST, SR_FAILURE_IN_USE,
-			"the directory \"%s\" is used by the SR \"%s\" already", dir,
-			label ? label : "");
-	}
 	return 0;
 }
 
 struct sr_request {
 	const char *host_ref;
 	const char *dir;
+	const char *uuid;
 	const struct value *fields;
 	const struct value *device_config;
 	char *ref; /* result */
@@ -145,8 +59,9 @@ static int insert_sr(struct pool_db *pool, void *arg, struct fault *fault)
 	struct value *pbd CLEANUP_VALUE = value_new_struct();
 	struct value *config = value_copy(request->device_config);
 	char *pbd_ref CLEANUP_FREE = NULL;
-	int r = check_unused(pool, request->host_ref, request->dir, NULL, fault);
+	int r = sr_check_unused(pool, request->host_ref, request->dir, NULL, fault);
 
+	value_set_string(sr, "uuid", request->uuid);
 	value_set_string(config, "location", request->dir);
 	value_set(pbd, "device_config", config);
 	if (r < 0)
@@ -164,27 +79,40 @@ static int insert_sr(struct pool_db *pool, void *arg, struct fault *fault)
 	return r < 0 ? r : adopt_as_default(pool, request->ref, fault);
 }
 
+/* The mark of a shared SR first: where it cannot be made there is no such SR. */
+static int make_sr(const struct storage *storage, struct sr_request *request, struct fault *fault)
+{
+	bool is_shared = value_find_bool(request->fields, "shared", false);
+	int r = is_shared ? mark_make(storage, request->dir, request->uuid, fault)
+			  : mark_check_foreign(request->dir, request->uuid, fault);
+
+	if (r == 0)
+		r = pool_db_transaction(storage->pool, insert_sr, request, fault);
+	if (is_shared)
+		mark_settle(storage, request->uuid);
+	return r;
+}
+
 int sr_create(const struct storage *storage, const struct value *device_config,
 	const struct value *fields, char **ret_ref, struct fault *fault)
 {
 	char *dir CLEANUP_FREE = NULL;
-	struct stat st;
+	char *uuid CLEANUP_FREE = uuid_new();
 	int r = check_request(fields, fault);
 
 	if (r == 0)
-		r = resolve_location(device_config, &dir, &st, fault);
-	if (r == 0)
-		r = check_unused(storage->pool, storage->host_ref, dir, &st, fault);
+		r = sr_resolve_location(storage, device_config, NULL, &dir, fault);
 	if (r < 0)
 		return r;
 	struct sr_request request = {
 		.host_ref = storage->host_ref,
 		.dir = dir,
+		.uuid = uuid,
 		.fields = fields,
 		.device_config = device_config,
 	};
 	char *ref CLEANUP_FREE = NULL;
-	r = pool_db_transaction(storage->pool, insert_sr, &request, fault);
+	r = make_sr(storage, &request, fault);
 	ref = request.ref;
 	if (r < 0)
 		return r;
@@ -192,6 +120,47 @@ int sr_create(const struct storage *storage, const struct value *device_config,
 	sr_refresh(storage, ref, NULL);
 	*ret_ref = TAKE_PTR(ref);
 	return 0;
+}
+
+/* --- sr_set_shared ------------------------------------------------------------------------------
+ */
+
+struct sharing {
+	const char *sr;
+	bool shared;
+};
+
+static int store_shared(struct pool_db *pool, void *arg, struct fault *fault)
+{
+	const struct sharing *sharing = arg;
+	struct value *value CLEANUP_VALUE = value_new_bool(sharing->shared);
+	struct value *pbds CLEANUP_VALUE = NULL;
+	int r = object_find(pool, "PBD", "SR", sharing->sr, &pbds, fault);
+
+	if (r == 0 && !sharing->shared && pbds->array.n_items > 1)
+		return fault_set(fault, -EBUSY, "SR_HAS_MULTIPLE_PBDS", sharing->sr, NULL);
+	return r < 0 ? r : object_set_field(pool, "SR", sharing->sr, "shared", value, fault);
+}
+
+int sr_set_shared(const struct storage *storage, const char *sr, bool shared, struct fault *fault)
+{
+	struct sharing sharing = {sr, shared};
+	char *dir CLEANUP_FREE = NULL;
+	char *uuid CLEANUP_FREE = NULL;
+	int r = object_get_string(storage->pool, "SR", sr, "uuid", &uuid, fault);
+
+	if (r == 0)
+		r = journal_check_sr_idle(storage, sr, fault);
+	if (r == 0)
+		r = sr_location(storage, sr, &dir, fault);
+	if (r == 0)
+		r = shared ? mark_make(storage, dir, uuid, fault)
+			   : mark_record(storage, dir, uuid, fault);
+	if (r == 0)
+		r = pool_db_transaction(storage->pool, store_shared, &sharing, fault);
+	if (uuid)
+		mark_settle(storage, uuid);
+	return r;
 }
 
 /* --- sr_forget, sr_destroy
@@ -207,15 +176,38 @@ static int destroy_all(
 	return r;
 }
 
+struct sr_removal {
+	const char *sr;
+	const char *host;
+};
+
+/* Another host may be working on its files. */
+static int check_unplugged(struct pool_db *pool, const struct sr_removal *removal,
+	const struct value *pbds, struct fault *fault)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < pbds->array.n_items; i++) {
+		struct value *pbd CLEANUP_VALUE = NULL;
+		r = object_get_record(pool, "PBD", pbds->array.items[i]->string, &pbd, fault);
+		if (r == 0 && value_find_bool(pbd, "currently_attached", false) &&
+			strcmp(value_find_string(pbd, "host", ""), removal->host) != 0)
+			r = fault_set(fault, -EBUSY, "SR_HAS_PBD", removal->sr, NULL);
+	}
+	return r;
+}
+
 /* The rows of the SR itself, once no VDI is left. */
-static int delete_sr(struct pool_db *pool, const char *sr, struct fault *fault)
+static int delete_sr(struct pool_db *pool, const struct sr_removal *removal, struct fault *fault)
 {
 	struct value *pbds CLEANUP_VALUE = NULL;
-	int r = object_find(pool, "PBD", "SR", sr, &pbds, fault);
+	int r = object_find(pool, "PBD", "SR", removal->sr, &pbds, fault);
 
 	if (r >= 0)
+		r = check_unplugged(pool, removal, pbds, fault);
+	if (r >= 0)
 		r = destroy_all(pool, "PBD", pbds, fault);
-	return r < 0 ? r : object_destroy(pool, "SR", sr, fault);
+	return r < 0 ? r : object_destroy(pool, "SR", removal->sr, fault);
 }
 
 static int check_no_vbd(struct pool_db *pool, const struct value *vdis, struct fault *fault)
@@ -234,37 +226,62 @@ static int check_no_vbd(struct pool_db *pool, const struct value *vdis, struct f
 
 static int forget_rows(struct pool_db *pool, void *arg, struct fault *fault)
 {
-	const char *sr = arg;
+	const struct sr_removal *removal = arg;
 	struct value *vdis CLEANUP_VALUE = NULL;
-	int r = object_find(pool, "VDI", "SR", sr, &vdis, fault);
+	int r = object_find(pool, "VDI", "SR", removal->sr, &vdis, fault);
 
 	if (r >= 0)
 		r = check_no_vbd(pool, vdis, fault);
 	if (r >= 0)
 		r = destroy_all(pool, "VDI", vdis, fault);
-	return r < 0 ? r : delete_sr(pool, sr, fault);
+	return r < 0 ? r : delete_sr(pool, removal, fault);
 }
 
 static int destroy_empty(struct pool_db *pool, void *arg, struct fault *fault)
 {
-	const char *sr = arg;
+	const struct sr_removal *removal = arg;
 	struct value *vdis CLEANUP_VALUE = NULL;
-	int r = object_find(pool, "VDI", "SR", sr, &vdis, fault);
+	int r = object_find(pool, "VDI", "SR", removal->sr, &vdis, fault);
 
 	if (r < 0)
 		return r;
 	if (vdis->array.n_items)
 		return fault_set(fault, -ENOTEMPTY, "SR_NOT_EMPTY", NULL);
-	return delete_sr(pool, sr, fault);
+	return delete_sr(pool, removal, fault);
+}
+
+/* A mark goes with its SR, where that is plugged in; otherwise it stays, and says why a directory
+ * cannot be used. */
+static int record_mark(
+	const struct storage *storage, const char *sr, const char *uuid, struct fault *fault)
+{
+	char *dir CLEANUP_FREE = NULL;
+	bool is_shared = false;
+	int r = object_get_bool(storage->pool, "SR", sr, "shared", &is_shared, fault);
+
+	if (r < 0 || !is_shared || sr_location(storage, sr, &dir, NULL) < 0)
+		return r;
+	return mark_record(storage, dir, uuid, fault);
 }
 
 static int remove_sr(
 	const struct storage *storage, const char *sr, pool_db_fn remove_rows, struct fault *fault)
 {
+	struct sr_removal removal = {sr, storage->host_ref};
+	char *uuid CLEANUP_FREE = NULL;
 	int r = object_check(storage->pool, "SR", sr, fault);
+
+	if (r == 0)
+		r = object_get_string(storage->pool, "SR", sr, "uuid", &uuid, fault);
 	if (r == 0)
 		r = journal_check_sr_idle(storage, sr, fault);
-	return r < 0 ? r : pool_db_transaction(storage->pool, remove_rows, (void *)sr, fault);
+	if (r == 0)
+		r = record_mark(storage, sr, uuid, fault);
+	if (r == 0)
+		r = pool_db_transaction(storage->pool, remove_rows, &removal, fault);
+	if (uuid)
+		mark_settle(storage, uuid);
+	return r;
 }
 
 int sr_forget(const struct storage *storage, const char *sr, struct fault *fault)
@@ -280,17 +297,14 @@ int sr_destroy(const struct storage *storage, const char *sr, struct fault *faul
 /* --- sr_location --------------------------------------------------------------------------------
  */
 
-int sr_location(const struct storage *storage, const char *sr, char **ret_path, struct fault *fault)
+/* NULL: it is not plugged in here. */
+static int find_location(
+	const struct storage *storage, const char *sr, char **ret_path, struct fault *fault)
 {
-	char *uuid CLEANUP_FREE = NULL;
 	struct value *pbds CLEANUP_VALUE = NULL;
-	int r = object_get_string(storage->pool, "SR", sr, "uuid", &uuid, fault);
+	int r = object_find(storage->pool, "PBD", "SR", sr, &pbds, fault);
 
-	if (r >= 0)
-		r = object_find(storage->pool, "PBD", "SR", sr, &pbds, fault);
-	if (r < 0)
-		return r;
-	for (size_t i = 0; i < pbds->array.n_items; i++) {
+	for (size_t i = 0; r == 0 && i < pbds->array.n_items; i++) {
 		struct value *pbd CLEANUP_VALUE = NULL;
 		r = object_get_record(
 			storage->pool, "PBD", pbds->array.items[i]->string, &pbd, fault);
@@ -304,7 +318,29 @@ int sr_location(const struct storage *storage, const char *sr, char **ret_path, 
 		*ret_path = xstrdup(location);
 		return 0;
 	}
-	return fault_set(fault, -ENOTCONN, "SR_NOT_ATTACHED", uuid, NULL);
+	return r;
+}
+
+int sr_location(const struct storage *storage, const char *sr, char **ret_path, struct fault *fault)
+{
+	char *uuid CLEANUP_FREE = NULL;
+	char *path CLEANUP_FREE = NULL;
+	bool is_shared = false;
+	int r = object_get_string(storage->pool, "SR", sr, "uuid", &uuid, fault);
+
+	if (r == 0)
+		r = object_get_bool(storage->pool, "SR", sr, "shared", &is_shared, fault);
+	if (r == 0)
+		r = find_location(storage, sr, &path, fault);
+	if (r == 0 && !path)
+		r = fault_set(fault, -ENOTCONN, "SR_NOT_ATTACHED", uuid, NULL);
+	/* A file system that is not mounted is an empty directory. */
+	if (r == 0 && is_shared)
+		r = mark_check(path, uuid, fault);
+	if (r < 0)
+		return r;
+	*ret_path = TAKE_PTR(path);
+	return 0;
 }
 
 int sr_is_plugged(struct pool_db *pool, const char *sr, const char *host_ref, struct fault *fault)

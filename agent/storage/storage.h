@@ -13,6 +13,7 @@
 #include "schema/agent_db.h"
 #include "schema/pool_db.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct storage {
@@ -24,13 +25,17 @@ struct storage {
 
 /* fields: the SR's RW and CTOR fields plus the arguments of SR.create. device_config must hold
  * "location", an absolute path of an existing directory that the daemon's user can write and no
- * other SR uses. Makes SR and a plugged PBD. XenAPI errors: SR_UNKNOWN_DRIVER [type],
- * SR_BACKEND_FAILURE_<n> ["", message, ""]. */
+ * other SR uses. Makes SR and a plugged PBD; the directory of a shared one is marked with the SR's
+ * uuid. XenAPI errors: SR_UNKNOWN_DRIVER [type], SR_BACKEND_FAILURE_<n> ["", message, ""]. */
 int sr_create(const struct storage *storage, const struct value *device_config,
 	const struct value *fields, char **ret_ref, struct fault *fault);
-/* Forgets SR, PBDs and VDI rows; the files stay. Refused while a VBD uses one of its VDIs. */
+/* Other hosts may reach it from now on, or not any more: SR_HAS_MULTIPLE_PBDS [sr] while they do.
+ */
+int sr_set_shared(const struct storage *storage, const char *sr, bool shared, struct fault *fault);
+/* Forgets SR, PBDs and VDI rows; the files stay. Refused while a VBD uses one of its VDIs, or with
+ * SR_HAS_PBD [sr] while another host has it plugged. */
 int sr_forget(const struct storage *storage, const char *sr, struct fault *fault);
-/* Only when it holds no VDI: SR_NOT_EMPTY []. The directory stays. */
+/* The same, only when it holds no VDI: SR_NOT_EMPTY []. The directory stays. */
 int sr_destroy(const struct storage *storage, const char *sr, struct fault *fault);
 /* Takes in image files that no VDI names (*.raw, *.img, *.qcow2), marks VDIs whose file is gone
  * (missing), refreshes sizes. A file that cannot be taken in (no whole number of sectors, empty,
@@ -39,9 +44,23 @@ int sr_destroy(const struct storage *storage, const char *sr, struct fault *faul
 int sr_scan(const struct storage *storage, const char *sr, struct fault *fault);
 /* Makes physical_size, physical_utilisation, virtual_allocation and the VDIs' utilisation true. */
 int sr_refresh(const struct storage *storage, const char *sr, struct fault *fault);
-/* SR's directory; SR_NOT_ATTACHED [uuid] when unplugged here. The caller frees it. */
+/* SR's directory; SR_NOT_ATTACHED [uuid] when unplugged here, SR_BACKEND_FAILURE_47 when it is
+ * shared and the directory is not (any more) that of this SR. The caller frees it. */
 int sr_location(
 	const struct storage *storage, const char *sr, char **ret_path, struct fault *fault);
+
+/* Connects this host, of which the PBD is: SR_BACKEND_FAILURE_<n> when its directory cannot be
+ * used, or is not the SR's; SR_NOT_SHARABLE [sr, host] when another host has an SR that is not
+ * shared. */
+int sr_plug(const struct storage *storage, const char *pbd, struct fault *fault);
+/* OTHER_OPERATION_IN_PROGRESS ["SR", sr] while this host makes or removes one of its files. */
+int sr_check_idle(const struct storage *storage, const char *sr, struct fault *fault);
+
+/* Files of this program in the directory of a shared SR begin so. */
+#define STORAGE_OWN_PREFIX ".ferry-"
+
+/* What hosts are working on there: struct of location -> {host: ref, need_bytes}. */
+int storage_list_holds(const char *dir, struct value **ret_holds, struct fault *fault);
 
 /* The format of a VDI's image, as the storage manager names it in VDI.sm_config. What counts is the
  * end of the file's name (target/image.h); the key says it. */
@@ -79,5 +98,7 @@ int sr_is_plugged(struct pool_db *pool, const char *sr, const char *host_ref, st
 /* Applies the rule above to every "vdi-file" row of owner ("" for the daemon's own, NULL for all).
  */
 int storage_recover(const struct storage *storage, const char *owner, struct fault *fault);
+/* The same for marks of shared directories, before anybody makes one. */
+void sr_recover_marks(const struct storage *storage);
 
 #endif

@@ -422,7 +422,7 @@ class Pool:
             locations.setdefault(vdi["SR"], set()).add(vdi["location"])
         for pbd in self.session.PBD.get_all_records().values():
             folder = pbd["device_config"]["location"]
-            files = set(os.listdir(folder))
+            files = set(os.listdir(folder)) - {".ferry-sr"}
             named = locations.get(pbd["SR"], set())
             found += [f"file without VDI: {folder}/{name}" for name in sorted(files - named)]
             found += [f"VDI without file: {folder}/{name}" for name in sorted(named - files)]
@@ -467,12 +467,19 @@ class Pool:
 
     # --- objects ---
 
-    def sr_create(self, label="local", folder=None):
+    def sr_create(self, label="local", folder=None, shared=False):
         if folder is None:
             folder = tempfile.mkdtemp(prefix="s", dir=self.path("sr"))
             give(folder)
         return self.session.SR.create(
-            self.host, {"location": folder}, "0", label, "", "file", "user", False, {})
+            self.host, {"location": folder}, "0", label, "", "file", "user", shared, {})
+
+    def sr_attach(self, sr, folder):
+        """This host reaches the shared SR too: the PBD."""
+        pbd = self.session.PBD.create({
+            "host": self.host, "SR": sr, "device_config": {"location": folder}, "other_config": {}})
+        self.session.PBD.plug(pbd)
+        return pbd
 
     def network(self):
         """The network of the management interface."""
