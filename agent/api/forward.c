@@ -82,6 +82,28 @@ static int route_vm(struct api *api, const struct value *arg, char **ret_host, s
 	return 0;
 }
 
+/* A halted VM that several hosts reach is not sent by the one that it goes to. *host NULL: here. */
+static void avoid_destination(
+	struct api *api, const char *vm, const struct value *token, char **host)
+{
+	const char *there = value_find_string(token, "host", "");
+	char *resident CLEANUP_FREE = text_field(api, "VM", vm, "resident_on");
+	struct value *hosts CLEANUP_VALUE = NULL;
+
+	if (strcmp(*host ? *host : api->host_ref, there) != 0 ||
+		(resident && !ref_is_null(resident)) ||
+		placement_candidates(api->pool, vm, &hosts, NULL) < 0)
+		return;
+	for (size_t i = 0; i < hosts->array.n_items; i++) {
+		const char *other = hosts->array.items[i]->string;
+		if (strcmp(other, there) == 0)
+			continue;
+		free(*host);
+		*host = xstrdup(other);
+		return;
+	}
+}
+
 static int route_sr(struct api *api, const struct value *arg, char **ret_host, struct fault *fault)
 {
 	(void)fault;
@@ -192,9 +214,15 @@ static int find_host(struct api *api, const struct method *method, struct value 
 	*ret_host = NULL;
 	if (!api->roster || roster_is_alone(api->roster))
 		return 0;
-	for (size_t i = 0; i < ARRAY_SIZE(routes); i++)
-		if (strcmp(routes[i].method, method->name) == 0)
-			r = routes[i].find(api, args[routes[i].arg], &host, fault);
+	for (size_t i = 0; i < ARRAY_SIZE(routes); i++) {
+		const struct route *route = &routes[i];
+		if (strcmp(route->method, method->name) != 0)
+			continue;
+		r = route->find(api, args[route->arg], &host, fault);
+		/* What sends VMs has the token next to the VM. */
+		if (r == 0 && route->find == route_vm)
+			avoid_destination(api, value_string(args[0], ""), args[1], &host);
+	}
 	if (r == 0 && host && !ref_is_null(host) && strcmp(host, api->host_ref) != 0)
 		*ret_host = TAKE_PTR(host);
 	return r;

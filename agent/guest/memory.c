@@ -68,7 +68,10 @@ static int call_with_uri(
 
 int memory_listen(struct guest *guest, const char *uri, struct fault *fault)
 {
-	static const char *const capabilities[] = {"events", "return-path"};
+	/* Without late-block-activate it takes the locks of its images, and writes into a qcow2
+	 * one, as soon as it has everything. Until it is told to run, a shared image is the
+	 * source's. */
+	static const char *const capabilities[] = {"events", "return-path", "late-block-activate"};
 	int r = set_capabilities(guest, capabilities, ARRAY_SIZE(capabilities), fault);
 
 	return r < 0 ? r : call_with_uri(guest, "migrate-incoming", uri, fault);

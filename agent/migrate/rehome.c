@@ -170,18 +170,55 @@ static int empty_drives(const struct storage *storage, const char *vm, struct fa
 	return r;
 }
 
+/* The repository may have been unplugged here since the check. */
+static int check_reached(
+	const struct storage *storage, const struct value *shared, struct fault *fault)
+{
+	int r = 1;
+
+	for (size_t i = 0; r > 0 && i < shared->array.n_items; i++) {
+		const char *vdi = value_string(shared->array.items[i], REF_NULL);
+		char *sr CLEANUP_FREE = NULL;
+		r = object_get_string(storage->pool, "VDI", vdi, "SR", &sr, fault);
+		if (r == 0)
+			r = sr_is_plugged(storage->pool, sr, storage->host_ref, fault);
+		if (r == 0)
+			return fault_text(fault, -ENOTCONN,
+				"commit: the shared SR %s of disk %s is not plugged in at the "
+				"destination any more",
+				sr, vdi);
+	}
+	return MIN(r, 0);
+}
+
+/* A halted VM is at no host; where it has a disk that others reach too, its affinity says where it
+ * is to start. */
+static int set_affinity(const struct storage *storage, const struct value *manifest,
+	const struct value *shared, struct fault *fault)
+{
+	struct value *here CLEANUP_VALUE = value_new_string(storage->host_ref);
+
+	if (value_find_bool(manifest, "live", false) || shared->array.n_items == 0)
+		return 0;
+	return object_set_field(storage->pool, "VM", vm_of(manifest), "affinity", here, fault);
+}
+
 int rehome_commit(const struct storage *storage, const struct value *manifest,
 	const struct value *disks, bool marked, struct fault *fault)
 {
 	const char *vm = vm_of(manifest);
 	const char *key = value_find_string(manifest, "operation", "");
+	const struct value *shared = value_find(manifest, "shared");
 	int r = 0;
 
 	if (marked && !vm_has_operation(storage->pool, vm, key))
 		return fault_text(fault, -ECANCELED,
 			"commit: the VM is not marked as being moved any more: the source has "
 			"given the move up");
+	r = check_reached(storage, shared, fault);
 	for (size_t i = 0; r == 0 && i < disks->array.n_items; i++)
 		r = move_disk(storage, disks->array.items[i], fault);
+	if (r == 0)
+		r = set_affinity(storage, manifest, shared, fault);
 	return r < 0 ? r : empty_drives(storage, vm, fault);
 }

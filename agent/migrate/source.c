@@ -8,6 +8,7 @@
 #include "agent/vm/operations.h"
 #include "base/alloc.h"
 #include "base/json.h"
+#include "base/uuid.h"
 
 #include <errno.h>
 #include <string.h>
@@ -94,6 +95,35 @@ static int check_power(struct pool_db *pool, const struct marks *marks, struct f
 		marks->live ? "running" : "halted", state, NULL);
 }
 
+/* Disks in shared repositories stay where they are, and are left alone meanwhile. */
+static int mark_shared(struct pool_db *pool, const struct marks *marks, struct fault *fault)
+{
+	const struct value *shared = value_find(marks->manifest, "shared");
+	int r = 0;
+
+	for (size_t i = 0; shared && r == 0 && i < shared->array.n_items; i++) {
+		const char *vdi = value_string(shared->array.items[i], REF_NULL);
+		struct value *operations CLEANUP_VALUE = NULL;
+		r = object_get_field(pool, "VDI", vdi, "current_operations", &operations, fault);
+		if (r == 0 && operations->record.n_members > 0)
+			r = fault_set(fault, -EBUSY, "OTHER_OPERATION_IN_PROGRESS", "VDI", vdi,
+				value_string(operations->record.members[0].value, ""),
+				operations->record.members[0].name, NULL);
+		if (r == 0)
+			r = object_map_set(pool, "VDI", vdi, "current_operations", marks->key,
+				VDI_OPERATION, fault);
+	}
+	return r;
+}
+
+static int unmark_vdi(
+	struct pool_db *pool, const char *vdi, const struct marks *marks, struct fault *fault)
+{
+	if (!object_exists(pool, "VDI", vdi))
+		return 0;
+	return object_map_remove(pool, "VDI", vdi, "current_operations", marks->key, fault);
+}
+
 static int mark(struct pool_db *pool, void *arg, struct fault *fault)
 {
 	const struct marks *marks = arg;
@@ -116,7 +146,7 @@ static int mark(struct pool_db *pool, void *arg, struct fault *fault)
 			r = object_map_set(pool, "VDI", vdi, "current_operations", marks->key,
 				VDI_OPERATION, fault);
 	}
-	return r;
+	return r < 0 ? r : mark_shared(pool, marks, fault);
 }
 
 int source_lock(struct migration *m, struct fault *fault)
@@ -132,12 +162,12 @@ static int unmark(struct pool_db *pool, void *arg, struct fault *fault)
 	const struct marks *marks = arg;
 	int r = vm_forget_operation(pool, marks->vm, marks->key, fault);
 
-	for (size_t i = 0; r == 0 && i < marks->disks->array.n_items; i++) {
-		const char *vdi = value_find_string(marks->disks->array.items[i], "vdi", "");
-		if (object_exists(pool, "VDI", vdi))
-			r = object_map_remove(
-				pool, "VDI", vdi, "current_operations", marks->key, fault);
-	}
+	const struct value *shared = value_find(marks->manifest, "shared");
+	for (size_t i = 0; r == 0 && i < marks->disks->array.n_items; i++)
+		r = unmark_vdi(pool, value_find_string(marks->disks->array.items[i], "vdi", ""),
+			marks, fault);
+	for (size_t i = 0; shared && r == 0 && i < shared->array.n_items; i++)
+		r = unmark_vdi(pool, value_string(shared->array.items[i], ""), marks, fault);
 	return r;
 }
 

@@ -177,10 +177,15 @@ class Live(PoolCase):
         super().setUp()
         if not self.guest or self.guest.console.complaints() or self.guest.state() != "Running":
             self.forget_guest()
-            type(self).guest = LiveGuest(self.a, "guest", self.disks, pools=self.hosts, sr=self.sr[self.a],
+            type(self).guest = LiveGuest(self.a, "guest", self.disks, pools=self.hosts, sr=self.srs(),
                                          networks=[self.net])
+            self.guest.call("set_affinity", self.a.host)
             self.guest.start()
         self.refs = self.all_refs()
+
+    def srs(self):
+        """Where its disks are made: of all, or a list of each one's."""
+        return self.sr[self.a]
 
     def all_refs(self):
         session = self.c.session
@@ -396,7 +401,7 @@ class Failures(Live):
         self.assertEqual(self.guest.state(), "Halted")
         self.assert_nothing_left()
         for vdi in self.c.disks_of(self.guest.vm):
-            self.assertEqual(self.copies_of(vdi), ["A"])
+            self.assertEqual(self.copies_of(vdi), [self.home_of(vdi, self.a)])
 
 
 if __name__ == "__main__":

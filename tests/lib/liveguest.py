@@ -168,10 +168,12 @@ class LiveGuest:
     in the place of an ext4 writer is made into a file system."""
 
     def __init__(self, pool, label, disks, pools=None, sr=None, networks=(), memory=MEMORY, tick=10):
-        """disks: (size, "pattern:rate..."), and "qcow2" for one that is not raw."""
+        """disks: (size, "pattern:rate..."), and "qcow2" for one that is not raw. sr: of all, or a list of each one's."""
         self.pool = pool
         self.sr = sr or pool.sr_create()
-        vdis = [pool.vdi_create(self.sr, size, image=image[0] if image else "raw") for size, _, *image in disks]
+        srs = self.sr if isinstance(self.sr, list) else [self.sr] * len(disks)
+        vdis = [pool.vdi_create(home, size, image=image[0] if image else "raw")
+                for home, (size, _, *image) in zip(srs, disks)]
         writer = [f"tick={tick}"]
         for letter, vdi, (size, pattern, *_) in zip("abcdefgh", vdis, disks):
             if pattern.startswith("ext4"):
