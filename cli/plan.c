@@ -111,6 +111,8 @@ static int choose_host(struct context *context, struct plan *plan, struct fault 
 	const char *name = args_value(context->args, "host", NULL);
 	const struct value *hosts;
 
+	if (plan->is_within)
+		return plan_pool_choose_host(context, plan, fault);
 	if (name)
 		return object_find(context->peer, "host", name, &plan->host, fault);
 	int r = session_records(context->peer, "host", &hosts, fault);
@@ -209,7 +211,8 @@ static int apply_map(
 }
 
 /* For disks that --map does not name: --sr, or the default of the pool. */
-static int default_sr(struct context *context, char **ret_name, struct fault *fault)
+static int default_sr(
+	struct context *context, const struct plan *plan, char **ret_name, struct fault *fault)
 {
 	const char *name = args_value(context->args, "sr", NULL);
 	const struct value *pools;
@@ -218,6 +221,8 @@ static int default_sr(struct context *context, char **ret_name, struct fault *fa
 		*ret_name = xstrdup(name);
 		return 0;
 	}
+	if (plan->is_within)
+		return plan_pool_default_sr(context, plan, ret_name, fault);
 	int r = session_records(context->peer, "pool", &pools, fault);
 	if (r < 0)
 		return r;
@@ -242,10 +247,15 @@ static int map_disks(struct context *context, struct plan *plan, struct fault *f
 		if (r < 0)
 			return r;
 	}
+	if (plan->is_within) {
+		int r = plan_pool_keep_disks(context, plan, fault);
+		if (r < 0)
+			return r;
+	}
 	for (size_t i = 0; i < plan->n_disks; i++) {
 		if (plan->disks[i].sr)
 			continue;
-		int r = fallback ? 0 : default_sr(context, &fallback, fault);
+		int r = fallback ? 0 : default_sr(context, plan, &fallback, fault);
 		if (r == 0)
 			r = set_sr(context, &plan->disks[i], fallback, fault);
 		if (r < 0)
@@ -341,6 +351,8 @@ static int map_cards(struct context *context, struct plan *plan, struct fault *f
 {
 	const char *text;
 
+	if (plan->is_within)
+		plan_pool_keep_cards(plan);
 	for (size_t at = 0; (text = args_next(context->args, "vif-map", &at));) {
 		int r = apply_vif_map(context, plan, text, fault);
 		if (r < 0)
@@ -378,6 +390,7 @@ int plan_make(struct context *context, struct plan *plan, struct fault *fault)
 {
 	int r = read_options(context->args, plan, fault);
 
+	plan->is_within = !args_has(context->args, "to");
 	if (r == 0)
 		r = object_find(
 			context->session, "VM", args_operand(context->args, 0), &plan->vm, fault);

@@ -9,6 +9,7 @@
 #include "cli/context.h"
 #include "cli/object.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -36,6 +37,7 @@ struct plan {
 	struct plan_card *cards;
 	size_t n_cards;
 	struct value *options;
+	bool is_within; /* the pool: no --to */
 };
 
 #define PLAN_INIT                                                                                  \
@@ -47,6 +49,16 @@ struct plan {
  */
 int plan_make(struct context *context, struct plan *plan, struct fault *fault);
 void plan_clear(struct plan *plan);
+
+/* Its parts when the move is within the pool (no --to); context->peer is the same server then. */
+int plan_pool_check(const struct args *args, struct fault *fault);
+int plan_pool_choose_host(struct context *context, struct plan *plan, struct fault *fault);
+/* Disks that have no SR yet, and that the host reaches, stay where they are. */
+int plan_pool_keep_disks(struct context *context, struct plan *plan, struct fault *fault);
+/* Where the others go: the pool's default SR if the host reaches that, else its roomiest. */
+int plan_pool_default_sr(
+	struct context *context, const struct plan *plan, char **ret_name, struct fault *fault);
+void plan_pool_keep_cards(struct plan *plan);
 
 /* The maps of VM.migrate_send. */
 struct value *plan_vdi_map(const struct plan *plan);

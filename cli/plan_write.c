@@ -56,8 +56,12 @@ void plan_write(const struct context *context, const struct plan *plan, struct b
 	char *host CLEANUP_FREE = object_title(plan->host.record);
 	struct buf head CLEANUP_BUF = BUF_INIT;
 
-	buf_printf(&head, "VM %s, from %s to %s, host %s", vm, session_url(context->session),
-		session_url(context->peer), host);
+	if (plan->is_within)
+		buf_printf(&head, "VM %s, within the pool of %s to host %s", vm,
+			session_url(context->session), host);
+	else
+		buf_printf(&head, "VM %s, from %s to %s, host %s", vm,
+			session_url(context->session), session_url(context->peer), host);
 	char *clean CLEANUP_FREE = output_clean(head.data);
 	buf_printf(out, "%s\n", clean);
 	if (plan->n_disks)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/alloc.h"
 #include "base/cleanup.h"
+#include "cli/sr_hosts.h"
 #include "cli/views.h"
 
 static const struct column columns[] = {
@@ -144,8 +145,18 @@ static const struct option create_options[] = {
 	{"type", "TYPE", NULL, "kind of repository (file)", false, false},
 	{"device-config", "KEY=VALUE", NULL, "how the host reaches it", false, true},
 	{"host", "HOST", "host", "host that makes it (the coordinator)", false, false},
-	{"shared", NULL, NULL, "all hosts of the pool reach it", false, false},
+	{"shared", NULL, NULL, "other hosts of the pool may reach it too (sr attach)", false,
+		false},
 	{"description", "TEXT", NULL, "description", false, false},
+};
+
+static const struct option attach_options[] = {
+	{"host", "HOST", "host", "the host that is to reach it", true, false},
+	{"location", "FOLDER", "file", "where it is there (as at another host)", false, false},
+};
+
+static const struct option detach_options[] = {
+	{"host", "HOST", "host", "the host that is to reach it no more", true, false},
 };
 
 const struct command sr_commands[N_SR_COMMANDS] = {
@@ -153,6 +164,10 @@ const struct command sr_commands[N_SR_COMMANDS] = {
 	{"sr", "show", sr_show, {{"SR", "SR", false}}, .help = "shows one and its disks"},
 	{"sr", "create", sr_create, {{"NAME", NULL, false}, {"FOLDER", "file", true}},
 		COMMAND_OPTIONS(create_options), "makes a storage repository and prints its uuid"},
+	{"sr", "attach", sr_attach, {{"SR", "SR", false}}, COMMAND_OPTIONS(attach_options),
+		"lets one more host reach a shared one"},
+	{"sr", "detach", sr_detach, {{"SR", "SR", false}}, COMMAND_OPTIONS(detach_options),
+		"the opposite; the SR and its disks stay"},
 	{"sr", "scan", sr_scan, {{"SR", "SR", false}}, .help = "takes in images found there"},
 	{"sr", "destroy", sr_destroy, {{"SR", "SR", false}}, .help = "destroys an empty one"},
 	{"sr", "forget", sr_forget, {{"SR", "SR", false}}, .help = "forgets one; images stay"},

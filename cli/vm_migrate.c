@@ -13,10 +13,10 @@
 #include <string.h>
 
 const struct option vm_migrate_options[N_VM_MIGRATE_OPTIONS] = {
-	{"to", "SERVER", "server", "the destination, as in --server", true, false},
-	{"host", "HOST", "host", "host of the destination (the first that is enabled)", false,
-		false},
-	{"sr", "SR", "SR", "where the disks go (the default SR there)", false, false},
+	{"to", "SERVER", "server", "another pool, as in --server", false, false},
+	{"host", "HOST", "host",
+		"host there (the first that is enabled); without --to, of this pool", false, false},
+	{"sr", "SR", "SR", "where disks go that do not stay (the default SR there)", false, false},
 	{"map", "VDI=SR", NULL, "where one disk goes", false, true},
 	{"network", "NETWORK", "network", "for the network cards (the one of the same name)", false,
 		false},
@@ -171,11 +171,14 @@ static int migrate(struct context *context, struct move *move, struct fault *fau
 int vm_migrate(struct context *context, struct fault *fault)
 {
 	struct move move = {.plan = PLAN_INIT};
-	int r = context_session(context, fault);
+	const char *here = args_value(context->args, "server", NULL);
+	const char *there = args_value(context->args, "to", NULL);
+	int r = there ? 0 : plan_pool_check(context->args, fault);
 
 	if (r == 0)
-		r = context_open(
-			context, args_value(context->args, "to", NULL), &context->peer, fault);
+		r = context_session(context, fault);
+	if (r == 0)
+		r = context_open(context, there ? there : here, &context->peer, fault);
 	if (r == 0)
 		r = migrate(context, &move, fault);
 	plan_clear(&move.plan);

@@ -53,6 +53,74 @@ class Cli(unittest.TestCase):
         self.ferry(name, "sr", "create", "store", folder)
         return folder
 
+    def join_pools(self):
+        for name, pool in self.pools.items():
+            self.ferry(None, "trust", name, "--fingerprint", pool.fingerprint())
+        self.ferry("B", "pool", "join", "A")
+        b = self.pools["B"]
+        b.coordinator = self.pools["A"]
+        b._forget_session()
+        b.session = wait_for("B is a member", b._try_login, 20)
+        wait_for("B is live", lambda: any(host["name_label"] == "host-B" and self.is_live(host)
+                                          for host in self.json("A", "host", "list")), 20)
+
+    def is_live(self, host):
+        return self.pools["A"].session.host_metrics.get_live(host["metrics"])
+
+    def test_a_vm_moves_within_a_pool_that_shares_a_repository(self):
+        self.join_pools()
+        a, b = self.pools["A"], self.pools["B"]
+        shared, local, mine, empty = (tempfile.mkdtemp(dir=self.pools[name].path("sr")) for name in "AABB")
+        for folder in (shared, local, mine, empty):
+            give(folder)
+        os.chmod(a.root, 0o755)
+        self.ferry("A", "sr", "create", "shared", shared, "--shared")
+        self.ferry("A", "sr", "create", "of-a", local)
+        self.ferry("A", "sr", "create", "of-b", mine, "--host", "host-B")
+        for args, text in (
+                (["of-a", "--host", "host-B", "--location", empty], "--shared"),
+                (["shared", "--host", "host-X"], "no host called"),
+                (["shared", "--host", "host-B", "--location", empty], "mark")):
+            self.assertIn(text, self.ferry("A", "sr", "attach", *args, code=1))
+        self.assertEqual(len(self.json("A", "sr", "show", "shared")["PBDs"]), 1)
+        self.ferry("A", "sr", "attach", "shared", "--host", "host-B")
+        self.assertIn("host-B", self.ferry("A", "sr", "show", "shared"))
+
+        for name, sr in (("one", "shared"), ("two", "of-a")):
+            self.ferry("A", "vdi", "create", name, "--sr", sr, "--size", "4M")
+        self.ferry("A", "vm", "create", "web", "--memory", "64M", "--disk", "one", "--disk", "two", "--network",
+                   self.json("A", "network", "list")[0]["uuid"])
+        for args, code, text in (
+                ([], 2, "--to SERVER or --host HOST"),
+                (["--host", "host-B", "--copy"], 2, "--copy is for a move to another pool"),
+                (["--host", "nowhere"], 1, "could go to: host-A, host-B"),
+                (["--host", "host-B", "--sr", "of-a"], 1, "not attached")):
+            self.assertIn(text, self.ferry("A", "vm", "migrate", "web", *args, code=code))
+        # The pool's default is the shared one, which was made first.
+        plan = self.json("A", "vm", "migrate", "web", "--host", "host-B", "--dry-run")
+        self.assertEqual({disk["to_sr"] for disk in plan["disks"]}, {"shared"})
+        plan = self.json("A", "vm", "migrate", "web", "--host", "host-B", "--sr", "of-b", "--dry-run")
+        self.assertEqual([(disk["from_sr"], disk["to_sr"]) for disk in plan["disks"]],
+                         [("shared", "shared"), ("of-a", "of-b")])
+        self.assertIn("within the pool", self.ferry("A", "vm", "migrate", "web", "--host", "host-B", "--dry-run"))
+        self.ferry("A", "vm", "migrate", "web", "--host", "host-B", "--sr", "of-b")
+        self.assertEqual((len(os.listdir(local)), len(os.listdir(mine)), len(os.listdir(shared))), (0, 1, 2))
+
+        self.ferry("A", "vm", "start", "web")
+        self.assertEqual(self.json("A", "vm", "show", "web")["resident_on"], b.host)
+        self.assertIn("already", self.ferry("A", "vm", "migrate", "web", "--host", "host-B", code=1))
+        self.ferry("A", "vm", "migrate", "web", "--host", "host-A", "--sr", "of-a")
+        self.assertEqual(self.json("A", "vm", "show", "web")["resident_on"], a.host)
+        a.session.host.disable(b.host)
+        self.assertIn("disabled", self.ferry("A", "vm", "migrate", "web", "--host", "host-B", code=1))
+        b.kill()
+        wait_for("B is silent", lambda: not self.is_live(a.session.host.get_record(b.host)), 40)
+        self.assertIn("not live", self.ferry("A", "vm", "migrate", "web", "--host", "host-B", code=1))
+        b.start()
+        self.ferry("A", "vm", "shutdown", "web", "--force")
+        self.ferry("A", "sr", "detach", "shared", "--host", "host-B")
+        self.assertIn("only one", self.ferry("A", "sr", "detach", "shared", "--host", "host-A", code=1))
+
     def test_a_host_joins_another_pool_and_leaves_it(self):
         a, b = self.pools["A"], self.pools["B"]
         for name, pool in self.pools.items():
