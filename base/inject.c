@@ -29,6 +29,8 @@ struct rule {
 	int error; /* negative errno */
 	uint64_t delay_usec;
 	uint64_t after;
+	bool has_range;
+	uint64_t from, to; /* of the bytes that it is about */
 	bool always;
 	uint64_t n_passed; /* units, before this pass */
 };
@@ -127,6 +129,18 @@ static bool parse_action(const char *word, char **rest, struct rule *rule)
 	return true;
 }
 
+static bool parse_condition(const char *word, struct rule *rule)
+{
+	if (strcmp(word, "always") == 0)
+		return rule->always = true;
+	if (strncmp(word, "after=", 6) == 0)
+		return parse_uint64(word + 6, &rule->after) == 0;
+	rule->has_range = true;
+	if (strncmp(word, "from=", 5) == 0)
+		return parse_uint64(word + 5, &rule->from) == 0;
+	return strncmp(word, "to=", 3) == 0 && parse_uint64(word + 3, &rule->to) == 0;
+}
+
 static bool parse_rule(char *text, struct rule *rule)
 {
 	char *rest = NULL;
@@ -136,16 +150,14 @@ static bool parse_rule(char *text, struct rule *rule)
 		return false;
 	text[DIGITS] = '\0';
 	rule->n_passed = strtoull(text, NULL, 10);
+	rule->to = UINT64_MAX;
 	char *line = text + DIGITS + 1;
 	line[strcspn(line, "\n")] = '\0';
 	word = strtok_r(line, " ", &rest);
 	if (!word || !parse_action(word, &rest, rule))
 		return false;
 	while ((word = strtok_r(NULL, " ", &rest))) {
-		if (strcmp(word, "always") == 0)
-			rule->always = true;
-		else if (strncmp(word, "after=", 6) != 0 ||
-			 parse_uint64(word + 6, &rule->after) < 0)
+		if (!parse_condition(word, rule))
 			return false;
 	}
 	return true;
@@ -196,8 +208,22 @@ static int take(const struct cancel *cancel, const char *name, const struct rule
 	return 0;
 }
 
+/* What passes: so many units, which may be bytes at an offset. */
+struct passing {
+	uint64_t units;
+	bool has_offset;
+	uint64_t offset;
+};
+
+static bool is_about(const struct rule *rule, const struct passing *passing)
+{
+	return !rule->has_range ||
+	       (passing->offset < rule->to && rule->from < passing->offset + passing->units);
+}
+
 /* 1: the rule is to be followed now. Counts this pass. */
-static int count_pass(const char *name, uint64_t units, struct rule *rule, ino_t *ret_inode)
+static int count_pass(
+	const char *name, const struct passing *passing, struct rule *rule, ino_t *ret_inode)
 {
 	char text[MAX_RULE + 1] = "";
 	char counter[DIGITS + 2];
@@ -208,9 +234,11 @@ static int count_pass(const char *name, uint64_t units, struct rule *rule, ino_t
 	if (fd < 0 || fstat(fd, &st) < 0 || pread(fd, text, MAX_RULE, 0) < 0)
 		return 0;
 	char *copy CLEANUP_FREE = xstrdup(text);
-	if (!parse_rule(copy, rule))
+	if (!parse_rule(copy, rule) || (rule->has_range && !passing->has_offset))
 		refuse_rule(name, text);
-	uint64_t passed = rule->n_passed + units;
+	if (!is_about(rule, passing))
+		return 0;
+	uint64_t passed = rule->n_passed + passing->units;
 	snprintf(counter, sizeof(counter), "%0*" PRIu64, DIGITS, passed);
 	if (pwrite(fd, counter, DIGITS, 0) != DIGITS)
 		refuse_rule(name, "the counter cannot be written");
@@ -223,12 +251,12 @@ static int count_pass(const char *name, uint64_t units, struct rule *rule, ino_t
 	return 1;
 }
 
-static int pass(const struct cancel *cancel, uint64_t units, const char *name)
+static int pass(const struct cancel *cancel, const struct passing *passing, const char *name)
 {
 	struct rule rule = {0};
 	ino_t inode = 0;
 
-	return count_pass(name, units, &rule, &inode) ? take(cancel, name, &rule, inode) : 0;
+	return count_pass(name, passing, &rule, &inode) ? take(cancel, name, &rule, inode) : 0;
 }
 
 int inject_at(const struct cancel *cancel, uint64_t units, const char *format, ...)
@@ -239,7 +267,20 @@ int inject_at(const struct cancel *cancel, uint64_t units, const char *format, .
 	va_start(args, format);
 	vsnprintf(name, sizeof(name), format, args);
 	va_end(args);
-	return pass(cancel, units, name);
+	return pass(cancel, &(struct passing){.units = units}, name);
+}
+
+int inject_range_at(uint64_t offset, uint64_t length, const char *format, ...)
+{
+	const struct passing passing = {
+		.units = MAX(length, UINT64_C(1)), .has_offset = true, .offset = offset};
+	char name[MAX_NAME];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(name, sizeof(name), format, args);
+	va_end(args);
+	return pass(NULL, &passing, name);
 }
 
 int inject_fault_at(const struct cancel *cancel, struct fault *fault, const char *format, ...)
@@ -250,6 +291,6 @@ int inject_fault_at(const struct cancel *cancel, struct fault *fault, const char
 	va_start(args, format);
 	vsnprintf(name, sizeof(name), format, args);
 	va_end(args);
-	int r = pass(cancel, 1, name);
+	int r = pass(cancel, &(struct passing){.units = 1}, name);
 	return r < 0 ? fault_errno(fault, r, "fault point %s", name) : 0;
 }

@@ -9,7 +9,7 @@
  * complete:
  *
  *     <20 digits: units that passed so far>
- *     ACTION [ARGUMENT] [after=UNITS] [always]
+ *     ACTION [ARGUMENT] [after=UNITS] [from=BYTE] [to=BYTE] [always]
  *
  *     error EIO      the call that the point stands for fails with that errno
  *     delay 200      that many milliseconds pass
@@ -20,7 +20,10 @@
  * Each pass counts one unit, or as many bytes as it is about. The action is taken at the first pass
  * after `after` units, and once: the file has moved to inject/fired by then. With `always`, and
  * for a hang, it stays. The counter is written before anything happens and survives the process, so
- * a test can tell a fault that was taken from one that was never met. */
+ * a test can tell a fault that was taken from one that was never met.
+ *
+ * With `from` or `to`, for points that are about bytes of a disk, passes that have none of [from,
+ * to) do not count: with `error EIO always`, bad sectors. */
 #ifndef FERRY_BASE_INJECT_H
 #define FERRY_BASE_INJECT_H
 
@@ -40,7 +43,10 @@ extern atomic_bool inject_is_on;
 /* 0 or the negative errno of the rule; -ECANCELED from a hang that was cancelled. May block. */
 int inject_at(const struct cancel *cancel, uint64_t units, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
-/* The same with a fault that names the point. */
+/* The same, of so many bytes at an offset. */
+int inject_range_at(uint64_t offset, uint64_t length, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+/* As inject_at, with a fault that names the point. */
 int inject_fault_at(const struct cancel *cancel, struct fault *fault, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
@@ -48,6 +54,8 @@ int inject_fault_at(const struct cancel *cancel, struct fault *fault, const char
 #define INJECT(...)      (inject_is_on ? inject_at(NULL, 1, __VA_ARGS__) : 0)
 #define INJECT_BYTES(bytes, ...)                                                                   \
 	(inject_is_on ? inject_at(NULL, (bytes) ? (uint64_t)(bytes) : 1, __VA_ARGS__) : 0)
+#define INJECT_RANGE(offset, length, ...)                                                          \
+	(inject_is_on ? inject_range_at((offset), (length), __VA_ARGS__) : 0)
 #define INJECT_FAULT(fault, ...) (inject_is_on ? inject_fault_at(NULL, (fault), __VA_ARGS__) : 0)
 #define INJECT_WAIT(cancel, fault, ...)                                                            \
 	(inject_is_on ? inject_fault_at((cancel), (fault), __VA_ARGS__) : 0)
@@ -61,11 +69,12 @@ __attribute__((format(printf, 1, 2))) static inline int inject_none(const char *
 	return 0;
 }
 
-#define INJECT_OPEN(dir)                ((void)0)
-#define INJECT(...)                     (0 ? inject_none(__VA_ARGS__) : 0)
-#define INJECT_BYTES(bytes, ...)        INJECT(__VA_ARGS__)
-#define INJECT_FAULT(fault, ...)        INJECT(__VA_ARGS__)
-#define INJECT_WAIT(cancel, fault, ...) INJECT(__VA_ARGS__)
+#define INJECT_OPEN(dir)                  ((void)0)
+#define INJECT(...)                       (0 ? inject_none(__VA_ARGS__) : 0)
+#define INJECT_BYTES(bytes, ...)          INJECT(__VA_ARGS__)
+#define INJECT_RANGE(offset, length, ...) INJECT(__VA_ARGS__)
+#define INJECT_FAULT(fault, ...)          INJECT(__VA_ARGS__)
+#define INJECT_WAIT(cancel, fault, ...)   INJECT(__VA_ARGS__)
 
 #endif
 

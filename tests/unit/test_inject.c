@@ -72,6 +72,18 @@ static void an_error_that_stays_comes_until_it_is_disarmed(void **state)
 	assert_int_equal(INJECT("a.point"), 0);
 }
 
+static void a_rule_may_be_of_some_bytes_only(void **state)
+{
+	points_arm(*state, "a.point", "error EIO from=1024 to=2048 always");
+	assert_int_equal(INJECT_RANGE(0, 1024, "a.point"), 0);
+	assert_int_equal(INJECT_RANGE(2048, 512, "a.point"), 0);
+	assert_int_equal(points_passed(*state, "a.point"), 0);
+	assert_int_equal(INJECT_RANGE(512, 1024, "a.point"), -EIO);
+	assert_int_equal(INJECT_RANGE(1536, 4096, "a.point"), -EIO);
+	assert_int_equal(INJECT_RANGE(0, 8192, "a.point"), -EIO);
+	assert_int_equal(points_passed(*state, "a.point"), 1024 + 4096 + 8192);
+}
+
 static void the_fault_names_the_point(void **state)
 {
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
@@ -192,6 +204,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(bytes_are_counted_as_such, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			an_error_that_stays_comes_until_it_is_disarmed, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_rule_may_be_of_some_bytes_only, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_fault_names_the_point, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_delay_passes, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_hang_ends_when_it_is_disarmed, setup, teardown),
