@@ -50,6 +50,27 @@ static int note_answer(void *arg, int *error)
 	return 1; /* the library need not keep it */
 }
 
+/* The library has put it where it belongs. */
+static int note_part(
+	void *arg, const void *data, size_t length, uint64_t offset, unsigned status, int *error)
+{
+	(void)arg, (void)data, (void)length, (void)offset, (void)status, (void)error;
+	return 0;
+}
+
+/* In one part, if the server can: of an answer in several, QEMU can say only by hanging up that one
+ * cannot be read. */
+static int64_t read_whole(struct endpoint_nbd *nbd, struct nbd_op *op, nbd_completion_callback done)
+{
+	const nbd_chunk_callback part = {.callback = note_part};
+
+	if (!nbd->session.has_df)
+		return nbd_aio_pread(nbd->session.handle, op->request->data, op->piece.length,
+			op->piece.offset, done, 0);
+	return nbd_aio_pread_structured(nbd->session.handle, op->request->data, op->piece.length,
+		op->piece.offset, part, done, LIBNBD_CMD_FLAG_DF);
+}
+
 static int op_issue(struct endpoint_nbd *nbd, struct nbd_op *op)
 {
 	struct nbd_handle *handle = nbd->session.handle;
@@ -60,7 +81,7 @@ static int op_issue(struct endpoint_nbd *nbd, struct nbd_op *op)
 	op->answered = false;
 	switch (op->request->op) {
 	case ENDPOINT_READ:
-		cookie = nbd_aio_pread(handle, op->request->data, length, offset, done, 0);
+		cookie = read_whole(nbd, op, done);
 		break;
 	case ENDPOINT_WRITE:
 		cookie = nbd_aio_pwrite(handle, op->request->data, length, offset, done, 0);

@@ -157,6 +157,7 @@ static int check_export(
 			session->name);
 	session->size_bytes = (uint64_t)size;
 	session->block_bytes = (uint32_t)block;
+	session->has_df = nbd_can_df(session->handle) == 1;
 	session->has_map =
 		nbd_can_meta_context(session->handle, LIBNBD_CONTEXT_BASE_ALLOCATION) == 1;
 	return 0;

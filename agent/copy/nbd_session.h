@@ -13,6 +13,7 @@ struct nbd_session {
 	uint64_t size_bytes;
 	uint32_t block_bytes;
 	bool has_map; /* the server tells what is data */
+	bool has_df;  /* it can be told to answer a read in one part */
 	int dead;     /* negative errno: why nothing more goes through it */
 	char error[400];
 };
