@@ -15,7 +15,7 @@
 
 struct value *disks_read(const struct value *map, const char *prefix)
 {
-	static const struct json_limits limits = {.max_depth = 4, .max_values = 100};
+	static const struct json_limits limits = {.max_depth = 4, .max_values = 400};
 	struct value *disks = value_new_array();
 
 	for (unsigned i = 0; i < MAX_DISKS; i++) {
@@ -98,4 +98,48 @@ void disks_write(const struct value *disks, struct buf *out)
 	if (disks->array.n_items > 1)
 		add_line(table, &all);
 	table_write(table, out);
+}
+
+static void add_range(struct table *table, const char *name, const struct value *range)
+{
+	char *offset CLEANUP_FREE = xasprintf("%" PRIu64, figure(range, "offset"));
+	char *length CLEANUP_FREE = xasprintf("%" PRIu64, figure(range, "length"));
+
+	table_add(table, name);
+	table_add(table, offset);
+	table_add(table, length);
+	table_add(table, value_find_string(range, "error", "?"));
+}
+
+void disks_write_unreadable(const struct value *disks, struct buf *out)
+{
+	struct table *table CLEANUP_TABLE = table_new();
+	uint64_t bytes = 0, n_more = 0;
+
+	table_add_column(table, "UNREADABLE", TABLE_LEFT);
+	table_add_column(table, "OFFSET", TABLE_RIGHT);
+	table_add_column(table, "LENGTH", TABLE_RIGHT);
+	table_add_column(table, "ERROR", TABLE_LEFT);
+	for (size_t i = 0; i < disks->array.n_items; i++) {
+		const struct value *disk = disks->array.items[i];
+		const struct value *ranges = value_find(disk, "ranges");
+		size_t n = ranges && ranges->type == VALUE_ARRAY ? ranges->array.n_items : 0;
+		for (size_t j = 0; j < n; j++)
+			add_range(table,
+				value_find_string(
+					disk, "name", value_find_string(disk, "vdi", "?")),
+				ranges->array.items[j]);
+		bytes += figure(disk, "bytes");
+		n_more += figure(disk, "n_ranges") - MIN(n, figure(disk, "n_ranges"));
+	}
+	if (!bytes)
+		return;
+	buf_append_char(out, '\n');
+	table_write(table, out);
+	if (n_more)
+		buf_printf(out, "and %" PRIu64 " more\n", n_more);
+	buf_printf(out,
+		"%" PRIu64 " bytes could not be read at the source and are zeros at the "
+		"destination\n",
+		bytes);
 }

@@ -13,4 +13,8 @@ struct value *disks_read(const struct value *map, const char *prefix);
 /* A table, one line a disk and one for all; nothing when there is no disk. */
 void disks_write(const struct value *disks, struct buf *out);
 
+/* A table of what could not be read at the source (migration.unreadable, by disks_read), and what
+ * that means; nothing when there is none. */
+void disks_write_unreadable(const struct value *disks, struct buf *out);
+
 #endif

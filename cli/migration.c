@@ -37,6 +37,7 @@ static const struct column columns[] = {
 	{"THROTTLE", "throttle", COLUMN_RATE, NULL},
 	{"MEMORY", "memory_total", COLUMN_SIZE, NULL},
 	{"MEMORY-SENT", "memory_sent", COLUMN_SIZE, NULL},
+	{"UNREADABLE", "bytes_unreadable", COLUMN_SIZE, NULL},
 	{"PAUSE-MS", "pause", COLUMN_MAP, NULL},
 	{"ERROR", "error_info", COLUMN_SET, NULL},
 	{"OUTCOME", "outcome", COLUMN_TEXT, NULL},
@@ -85,6 +86,9 @@ static int migration_show(struct context *context, struct fault *fault)
 	if (disks->array.n_items)
 		buf_append_char(&context->out, '\n');
 	disks_write(disks, &context->out);
+	struct value *unreadable CLEANUP_VALUE =
+		disks_read(value_find(object.record, "unreadable"), "");
+	disks_write_unreadable(unreadable, &context->out);
 	return 0;
 }
 

@@ -375,6 +375,9 @@ static int read_options(const struct args *args, struct plan *plan, struct fault
 	plan->options = value_new_struct();
 	if (args_has(args, "copy"))
 		value_set_string(plan->options, "copy", "true");
+	if (args_has(args, "on-read-error"))
+		value_set_string(
+			plan->options, "on_read_error", args_value(args, "on-read-error", "fail"));
 	for (size_t at = 0; (text = args_next(args, "option", &at));) {
 		char *key CLEANUP_FREE = NULL;
 		char *value CLEANUP_FREE = NULL;

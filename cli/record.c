@@ -19,6 +19,7 @@ static const char *const int_fields[] = {
 	"bytes_saved",
 	"bytes_sent",
 	"bytes_total",
+	"bytes_unreadable",
 	"console_idle_timeout",
 	"copy_rate",
 	"dirty_rate",

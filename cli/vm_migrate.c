@@ -24,6 +24,8 @@ const struct option vm_migrate_options[N_VM_MIGRATE_OPTIONS] = {
 	{"transfer-network", "NETWORK", "network", "for the data (the management network)", false,
 		false},
 	{"copy", NULL, NULL, "keep the source: the copy gets a uuid of its own", false, false},
+	{"on-read-error", "WHAT", "fail|zero", "when a sector of a disk cannot be read (fail)",
+		false, false},
 	{"option", "KEY=VALUE", NULL, "further options of VM.migrate_send", false, true},
 	{"dry-run", NULL, NULL, "check, show the plan, and move nothing", false, false},
 	{"no-wait", NULL, NULL, "print the task's uuid and return", false, false},
@@ -74,6 +76,7 @@ static void write_result(
 	const struct value *config = value_find(task, "other_config");
 	const char *migration = value_find_string(config, "ferry:migration", "");
 	struct value *disks CLEANUP_VALUE = disks_read(config, "ferry:disk:");
+	struct value *unreadable CLEANUP_VALUE = disks_read(config, "ferry:unreadable:");
 	char *uuid CLEANUP_FREE = arrived_uuid(context, task);
 
 	if (context->json) {
@@ -84,6 +87,7 @@ static void write_result(
 		value_set_string(json, "to", session_url(context->peer));
 		value_set(json, "seconds", value_new_double(seconds));
 		value_set(json, "disks", TAKE_PTR(disks));
+		value_set(json, "unreadable", TAKE_PTR(unreadable));
 		context_put_json(context, json);
 		return;
 	}
@@ -92,6 +96,7 @@ static void write_result(
 	if (disks->array.n_items)
 		buf_append_char(&context->out, '\n');
 	disks_write(disks, &context->out);
+	disks_write_unreadable(unreadable, &context->out);
 }
 
 static int write_task(struct context *context, const char *task, struct fault *fault)

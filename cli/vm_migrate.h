@@ -5,7 +5,7 @@
 
 #include "cli/context.h"
 
-#define N_VM_MIGRATE_OPTIONS 11
+#define N_VM_MIGRATE_OPTIONS 12
 extern const struct option vm_migrate_options[N_VM_MIGRATE_OPTIONS];
 
 int vm_migrate(struct context *context, struct fault *fault);

@@ -117,6 +117,28 @@ int digest_store(struct agent_db *db, const char *migration, unsigned disk, uint
 int digest_load(struct agent_db *db, const char *migration, unsigned disk, uint64_t span,
 	void *digests, size_t length, struct fault *fault);
 
+/* --- What could not be read of a source, and is zero at the receiver ----------------------------
+ */
+
+struct unreadable_row {
+	struct extent extent;
+	int error; /* errno */
+};
+
+/* Takes the extent in; what it overlaps has the new error then. Rows of one error that touch become
+ * one. */
+int unreadable_add(struct agent_db *db, const char *migration, unsigned disk, struct extent extent,
+	int error, struct fault *fault);
+/* Set difference. */
+int unreadable_remove(struct agent_db *db, const char *migration, unsigned disk,
+	struct extent extent, struct fault *fault);
+/* All of a disk, ascending. The caller frees them. */
+int unreadable_list(struct agent_db *db, const char *migration, unsigned disk,
+	struct unreadable_row **ret_rows, size_t *ret_n, struct fault *fault);
+/* Of all disks; 0 of a migration that is not there. */
+int unreadable_total(
+	struct agent_db *db, const char *migration, uint64_t *ret_bytes, struct fault *fault);
+
 DEFINE_CLEANUP(struct agent_db *, agent_db_close)
 #define CLEANUP_AGENT_DB CLEANUP(cleanup_agent_db_close)
 

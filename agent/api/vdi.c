@@ -2,8 +2,10 @@
 /* Class VDI: disks. */
 #include "agent/api/context.h"
 #include "agent/api/record.h"
+#include "base/alloc.h"
 
 #include <errno.h>
+#include <string.h>
 
 static int vdi_create_call(struct call *call, struct value *const *args, struct value **ret_result,
 	struct fault *fault)
@@ -54,7 +56,13 @@ static int vdi_resize_call(struct call *call, struct value *const *args, struct 
 static int check_options(const struct value *options, struct fault *fault)
 {
 	const char *format = value_find_string(options, "dest-img-format", "");
+	const char *unreadable = value_find_string(options, "on_read_error", "fail");
 
+	if (strcmp(unreadable, "fail") != 0) {
+		char *why CLEANUP_FREE = xasprintf("%s (allowed: fail)", unreadable);
+		return fault_set(
+			fault, -EINVAL, "INVALID_VALUE", "options:on_read_error", why, NULL);
+	}
 	if (!*format)
 		return 0;
 	return fault_set(fault, -EINVAL, "INVALID_VALUE", "options:dest-img-format", format, NULL);

@@ -64,14 +64,18 @@ static int check_stop(const struct comparison *c)
 
 static int read_run(struct comparison *c, struct extent run)
 {
+	/* Nothing is sent here: what can be read now is lost until it is. */
+	const struct salvage_source from = {
+		.spec = &c->copy->source, .source = c->source, .cancel = c->copy->cancel};
+
 	while (run.length) {
 		struct fault cause CLEANUP_FAULT = FAULT_INIT;
 		struct extent part = {run.offset, MIN(run.length, ENDPOINT_MAX_BYTES)};
 		int r = check_stop(c);
 		if (r < 0)
 			return r;
-		r = endpoint_read(c->source, part, c->data + (part.offset - c->chunk.whole.offset),
-			c->copy->cancel, &cause);
+		r = salvage_read(c->copy->salvage, &from, part,
+			c->data + (part.offset - c->chunk.whole.offset), &cause);
 		if (r == -ECANCELED)
 			return check_stop(c);
 		if (r < 0)

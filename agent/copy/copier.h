@@ -5,6 +5,7 @@
 
 #include "agent/copy/endpoint.h"
 #include "agent/copy/rate.h"
+#include "agent/copy/salvage.h"
 #include "base/cancel.h"
 #include "base/fault.h"
 #include "schema/agent_db.h"
@@ -40,6 +41,7 @@ struct copy_params {
 	size_t in_flight_bytes;  /* per disk, over all sessions; 0: default */
 	struct rate_limit *rate; /* shared; NULL: none */
 	struct copy_progress *progress; /* may be NULL */
+	struct salvage *salvage; /* what cannot be read is zeros; NULL: then the copy fails */
 	struct cancel *cancel;
 };
 

@@ -47,8 +47,8 @@ static int read_aligned(int fd, void *data, size_t length, size_t needed, uint64
 		ssize_t n = pread(fd, (char *)data + done, length - done, (off_t)(offset + done));
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n < 0)
-			return -errno;
+		if (n < 0) /* A medium error of a device is -ENODATA here. */
+			return errno == ENODATA ? -EIO : -errno;
 		done += (size_t)n;
 		/* A read that ends within a block has met the end of the file. */
 		if (done < needed && (n == 0 || done % DIRECT_ALIGNMENT))
@@ -67,6 +67,11 @@ static int read_bounced(struct direct *direct, int fd, void *data, size_t length
 		return -ENOMEM;
 	int r = read_aligned(fd, direct->bounce, (size_t)round_up(before + length), before + length,
 		offset - before);
+	/* A bad sector beside it is none of it, if the device reads single ones. */
+	if (r == -EIO && pread(fd, direct->bounce, length, (off_t)offset) == (ssize_t)length) {
+		memcpy(data, direct->bounce, length);
+		return 0;
+	}
 	if (r == 0)
 		memcpy(data, (char *)direct->bounce + before, length);
 	return r;

@@ -93,6 +93,11 @@ uint64_t endpoint_size(const struct endpoint *endpoint)
 	return endpoint->size_bytes;
 }
 
+uint32_t endpoint_block_size(const struct endpoint *endpoint)
+{
+	return endpoint->block_bytes;
+}
+
 size_t endpoint_in_flight(const struct endpoint *endpoint)
 {
 	return endpoint->n_in_flight;

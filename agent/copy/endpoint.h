@@ -89,6 +89,8 @@ int endpoint_open(const struct endpoint_spec *spec, struct cancel *cancel,
 struct endpoint *endpoint_close(struct endpoint *endpoint);
 
 uint64_t endpoint_size(const struct endpoint *endpoint);
+/* Requests are whole blocks of so many bytes: 512 or a multiple. */
+uint32_t endpoint_block_size(const struct endpoint *endpoint);
 /* Runs of data and holes at or after offset: *ret_extent is the next run that may hold data (length
  * 0: none until the end). Kinds that cannot tell answer that all is data. Bounds are rounded
  * outward to whole sectors. -EIO: the map cannot be read, or the file shrank. NBD: asks the server

@@ -209,7 +209,8 @@ static int file_submit(struct endpoint *endpoint, struct endpoint_request *reque
 {
 	struct endpoint_file *file = (struct endpoint_file *)endpoint;
 
-	int r = INJECT_BYTES(request->extent.length, "file.%s", endpoint_op_name(request->op));
+	int r = INJECT_RANGE(request->extent.offset, request->extent.length, "file.%s",
+		endpoint_op_name(request->op));
 
 	if (r < 0)
 		request->done(request, explain(file, request, r));

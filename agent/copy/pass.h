@@ -39,6 +39,7 @@ struct pass_params {
 	size_t in_flight_bytes; /* 0: default */
 	struct rate_limit *rate;
 	struct copy_progress *progress; /* sent, read and skipped grow; may be NULL */
+	struct salvage *salvage;        /* as copy_params' */
 	pass_compare compare;
 	void *arg;
 	struct cancel *cancel;
@@ -52,8 +53,8 @@ struct pass_result {
 	uint64_t usec;       /* in all */
 };
 
-/* Starts the thread and logs in. Everything params point to is copied but db, rate, progress, arg
- * and cancel. Errors as copy_run's. */
+/* Starts the thread and logs in. Everything params point to is copied but db, rate, progress,
+ * salvage, arg and cancel. Errors as copy_run's. */
 int pass_open(const struct pass_params *params, struct pass **ret_pass, struct fault *fault);
 /* Begins a round: what the log has now is copied. Does not block. Nobody may change the log of that
  * disk until the round is awaited. */

@@ -25,6 +25,7 @@ struct reading {
 	struct endpoint_request request;
 	struct pass_batch *batch;
 	size_t place; /* in the batch; NEW: to be cut into runs and appended */
+	int error;    /* of the request; 0: none */
 };
 
 struct pass_batch {
@@ -40,7 +41,7 @@ struct pass_batch {
 	size_t buffer_used;
 	size_t n_readings;                   /* into that buffer, not sent yet */
 	struct reading readings[PIECE_RUNS]; /* each fills a block of the buffer or more */
-	int read_error;                      /* of the first that failed */
+	int target_error; /* of the session, met while the source was read; 0: none */
 	struct pass_batch_totals totals;
 	struct fault *fault; /* of the call */
 	size_t n;
@@ -137,6 +138,38 @@ static int send_reading(struct pass_batch *batch, const struct reading *reading)
 	return send_extent(batch, reading->place, extent, zero ? NULL : data);
 }
 
+static int idle(void *arg, struct fault *fault)
+{
+	struct pass_batch *batch = arg;
+
+	(void)fault;
+	batch->target_error = outbox_idle(batch->outbox, -1, clock_now_usec(), batch->fault);
+	return batch->target_error;
+}
+
+/* What failed is read in pieces, if that is wanted. Nothing is in flight any more. */
+static int end_reading(struct pass_batch *batch, const struct reading *reading)
+{
+	const struct salvage_source from = {.spec = &batch->params->source,
+		.source = batch->source,
+		.cancel = batch->crew.stop,
+		.sends = true,
+		.idle = idle,
+		.arg = batch};
+	struct fault cause CLEANUP_FAULT = FAULT_INIT;
+	struct salvage *salvage = batch->params->salvage;
+	struct extent extent = reading->request.extent;
+
+	int r = reading->error ? salvage_again(salvage, &from, extent, reading->request.data,
+					 reading->error, &cause)
+			       : salvage_is_read(salvage, extent, &cause);
+	if (batch->target_error)
+		return batch->target_error;
+	return r < 0 ? fail_source(batch, r,
+			       cause.n_params ? cause.params[0] : endpoint_error(batch->source))
+		     : 0;
+}
+
 /* Waits for the reads that are under way and sends what they brought. */
 static int send_readings(struct pass_batch *batch)
 {
@@ -144,11 +177,13 @@ static int send_readings(struct pass_batch *batch)
 
 	while (r == 0 && endpoint_in_flight(batch->source))
 		r = endpoint_service(batch->source, USEC_FOREVER, batch->crew.stop);
-	r = r < 0 ? r : batch->read_error;
 	if (r < 0)
 		return fail_source(batch, r, endpoint_error(batch->source));
-	for (size_t i = 0; r == 0 && i < batch->n_readings; i++)
-		r = send_reading(batch, &batch->readings[i]);
+	for (size_t i = 0; r == 0 && i < batch->n_readings; i++) {
+		r = end_reading(batch, &batch->readings[i]);
+		if (r == 0)
+			r = send_reading(batch, &batch->readings[i]);
+	}
 	batch->n_readings = 0;
 	batch->buffer = NULL;
 	return r;
@@ -159,12 +194,10 @@ static int send_readings(struct pass_batch *batch)
 static void reading_done(struct endpoint_request *request, int error)
 {
 	struct reading *reading = request->arg;
-	struct pass_batch *batch = reading->batch;
 
-	if (error && !batch->read_error)
-		batch->read_error = error;
+	reading->error = error;
 	if (!error)
-		count(&batch->progress->read, request->extent.length);
+		count(&reading->batch->progress->read, request->extent.length);
 }
 
 /* Room for so many bytes at the end of the buffer that is being filled, or in another one. */
@@ -232,6 +265,8 @@ int pass_batch_add(struct pass_batch *batch, struct extent piece, struct fault *
 	if (hole.length) {
 		count(&batch->progress->skipped_hole, hole.length);
 		r = check_stop(batch);
+		if (r == 0)
+			r = salvage_is_read(batch->params->salvage, hole, fault);
 		if (r == 0)
 			r = send_extent(batch, batch->n++, hole, NULL);
 	}

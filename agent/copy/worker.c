@@ -28,6 +28,7 @@ struct task {
 	bool map_valid;
 	struct fault *fault;
 	struct cursor_chunk chunk; /* being copied */
+	int target_error;          /* of the session, met while the source was read; 0: none */
 };
 
 void copy_crew_fail(struct copy_crew *crew, int error, struct fault *fault)
@@ -101,9 +102,9 @@ static int copy_hole(struct task *task, struct outbox_job *job, uint64_t from, u
 		if (!part.length)
 			continue;
 		count(&task->crew->params->progress->skipped_hole, part.length);
-		if (task->crew->params->target_fresh)
-			continue;
-		int r = outbox_zero(task->outbox, job, part, task->fault);
+		int r = salvage_is_read(task->crew->params->salvage, part, task->fault);
+		if (r == 0 && !task->crew->params->target_fresh)
+			r = outbox_zero(task->outbox, job, part, task->fault);
 		if (r < 0)
 			return r;
 	}
@@ -155,10 +156,36 @@ static int copy_extent(struct task *task, struct outbox_job *job, struct outbox_
 	return 0;
 }
 
+static int idle(void *arg, struct fault *fault)
+{
+	struct task *task = arg;
+
+	(void)fault;
+	task->target_error = outbox_idle(task->outbox, -1, clock_now_usec(), task->fault);
+	return task->target_error;
+}
+
+static int read_piece(struct task *task, struct extent piece, unsigned char *data)
+{
+	struct fault cause CLEANUP_FAULT = FAULT_INIT;
+	const struct salvage_source from = {.spec = &task->crew->params->source,
+		.source = task->source,
+		.cancel = task->crew->stop,
+		.sends = true,
+		.idle = idle,
+		.arg = task};
+	int r = salvage_read(task->crew->params->salvage, &from, piece, data, &cause);
+
+	if (task->target_error)
+		return task->target_error;
+	if (r == -ECANCELED)
+		return check_stop(task);
+	return r < 0 ? source_fail(task, &cause) : 0;
+}
+
 /* first: the first extent that may reach into the piece; moved on. */
 static int copy_piece(struct task *task, struct outbox_job *job, struct extent piece, size_t *first)
 {
-	struct fault cause CLEANUP_FAULT = FAULT_INIT;
 	const struct cursor_chunk *chunk = &task->chunk;
 	uint64_t end = piece.offset + piece.length;
 	struct outbox_buffer *buffer = NULL;
@@ -166,13 +193,10 @@ static int copy_piece(struct task *task, struct outbox_job *job, struct extent p
 	int r = check_stop(task);
 	if (r == 0)
 		r = outbox_get_buffer(task->outbox, &buffer, task->fault);
+	if (r == 0)
+		r = read_piece(task, piece, buffer->data);
 	if (r < 0)
 		return r;
-	r = endpoint_read(task->source, piece, buffer->data, task->crew->stop, &cause);
-	if (r == -ECANCELED)
-		return check_stop(task);
-	if (r < 0)
-		return source_fail(task, &cause);
 	count(&task->crew->params->progress->read, piece.length);
 	digest_stream_add(task->digest, buffer->data, piece.length);
 	for (size_t i = *first; i < chunk->n_extents && chunk->extents[i].offset < end; i++) {

@@ -215,6 +215,7 @@ static int open_pass(
 			.target = transfer_target(m, disk),
 			.rate = m->rate,
 			.progress = &m->disks[disk].copy,
+			.salvage = m->disks[disk].salvage,
 			.compare = compare,
 			.arg = comparer,
 			.cancel = m->cancel,

@@ -78,6 +78,8 @@ struct migration *migration_unref(struct migration *m)
 	value_free(m->exports);
 	free(m->door);
 	free(m->disk_door);
+	for (size_t i = 0; i < m->n_disks; i++)
+		salvage_free(m->disks[i].salvage);
 	free(m->disks);
 	rate_limit_free(m->rate);
 	cancel_free(m->ended);

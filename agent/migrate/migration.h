@@ -24,6 +24,7 @@ struct migration_disk {
 	_Atomic uint64_t started_usec; /* 0: not yet */
 	_Atomic uint64_t ended_usec;   /* 0: not yet */
 	bool unsure; /* what was sent last may be there: the sender's thread's (resume.h) */
+	struct salvage *salvage; /* of a move with on_read_error=zero: the sender's thread's */
 };
 
 /* Figures of a guest that is moved while it runs. */

@@ -4,6 +4,7 @@
 #include "agent/migrate/attention.h"
 #include "base/alloc.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 /* By the error's code; the first whose code begins so. */
@@ -53,6 +54,21 @@ static char *at_the_source(struct migration *m)
 		"the VM is at the source with its disks, %s; next: %s", power, what_next(m));
 }
 
+static char *at_the_destination(struct migration *m)
+{
+	uint64_t lost = 0;
+
+	if (attention_is_assumed(m))
+		return xstrdup("an operator said that the VM is at the destination; its disks "
+			       "were kept here: destroy them once the VM is seen there");
+	if (unreadable_total(m->params->storage->agent, m->uuid, &lost, NULL) < 0 || !lost)
+		return xstrdup("the VM is at the destination");
+	return xasprintf("the VM is at the destination; %" PRIu64
+			 " bytes of its disks could not be read here and are zeros there, see "
+			 "`unreadable`",
+		lost);
+}
+
 char *outcome_text(struct migration *m)
 {
 	enum migration_state state = migration_state(m);
@@ -62,11 +78,7 @@ char *outcome_text(struct migration *m)
 	if (m->role == ROLE_SENDER && is_undone)
 		return at_the_source(m);
 	if (m->role == ROLE_SENDER && (state == STATE_FINISHING || state == STATE_DONE))
-		return xstrdup(
-			attention_is_assumed(m)
-				? "an operator said that the VM is at the destination; its disks "
-				  "were kept here: destroy them once the VM is seen there"
-				: "the VM is at the destination");
+		return at_the_destination(m);
 	if (is_undone)
 		return xstrdup(
 			state == STATE_ABORTING

@@ -17,8 +17,8 @@
 
 /* What options say of a move, to be stored in the sender's document: copy (bool), live (bool: the
  * guest runs), max_downtime (ms; absent: the host's), throttle (bool), on_no_convergence ("abort",
- * "continue", "force"), bandwidth (bytes/s; absent: the host's). INVALID_VALUE [options:name,
- * value]. */
+ * "continue", "force"), on_read_error ("fail", "zero"), bandwidth (bytes/s; absent: the host's).
+ * INVALID_VALUE [options:name, value]. */
 int plan_options(const struct storage *storage, const struct migrate_request *request,
 	struct value **ret_options, struct fault *fault);
 

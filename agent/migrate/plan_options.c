@@ -44,22 +44,25 @@ static int read_number(const struct value *options, const char *name, uint64_t l
 	return 0;
 }
 
-static int read_stall(const struct value *options, struct value *ret, struct fault *fault)
+/* words: what is allowed, the first is what is not said; NULL at the end. */
+static int read_word(const struct value *options, const char *name, const char *const *words,
+	const char *allowed, struct value *ret, struct fault *fault)
 {
-	static const char *const words[] = {"abort", "continue", "force"};
-	const char *text = value_find_string(options, "on_no_convergence", words[0]);
+	const char *text = value_find_string(options, name, words[0]);
 
-	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
-		if (strcmp(text, words[i]) == 0) {
-			value_set_string(ret, "on_no_convergence", text);
+	for (; *words; words++)
+		if (strcmp(text, *words) == 0) {
+			value_set_string(ret, name, text);
 			return 0;
 		}
-	return refuse("on_no_convergence", text, "abort, continue or force", fault);
+	return refuse(name, text, allowed, fault);
 }
 
 int plan_options(const struct storage *storage, const struct migrate_request *request,
 	struct value **ret_options, struct fault *fault)
 {
+	static const char *const stall[] = {"abort", "continue", "force", NULL};
+	static const char *const unreadable[] = {"fail", "zero", NULL};
 	struct value *read CLEANUP_VALUE = value_new_struct();
 	char *state CLEANUP_FREE = NULL;
 
@@ -75,7 +78,11 @@ int plan_options(const struct storage *storage, const struct migrate_request *re
 		r = read_number(request->options, "bandwidth", 1, INT64_MAX,
 			"bytes a second, at least 1", read, fault);
 	if (r == 0)
-		r = read_stall(request->options, read, fault);
+		r = read_word(request->options, "on_no_convergence", stall,
+			"abort, continue or force", read, fault);
+	if (r == 0)
+		r = read_word(
+			request->options, "on_read_error", unreadable, "fail or zero", read, fault);
 	if (r < 0)
 		return r;
 	bool live = strcmp(state, "Running") == 0;

@@ -194,10 +194,11 @@ void report_state(struct migration *m)
 	}
 	if (state == STATE_DONE)
 		value_set(fields, "progress", value_new_double(1.0));
+	struct value *entries CLEANUP_VALUE = value_new_struct();
+	report_add_unreadable(m, fields, entries);
 	store_fields(m, fields);
 	if (m->role != ROLE_SENDER)
 		return;
-	struct value *entries = value_new_struct();
 	value_set_string(entries, "ferry:migration", m->uuid);
 	value_set_string(entries, "ferry:state", migration_state_name(state));
 	if (*outcome)
@@ -206,7 +207,7 @@ void report_state(struct migration *m)
 		value_set_string(entries, "ferry:vm_there", there);
 	if (pause)
 		value_set_string(entries, "ferry:pause_ms", value_find_string(pause, "total", ""));
-	tell_task(m, entries, -1);
+	tell_task(m, TAKE_PTR(entries), -1);
 }
 
 struct totals {
@@ -351,6 +352,7 @@ void report_progress(struct migration *m, struct report_measure *measure)
 	value_set_int(fields, "eta", eta);
 	if (live_is_wanted(m))
 		add_live_figures(m, fields, entries);
+	report_add_unreadable(m, fields, entries);
 	if (ref)
 		object_set_fields(m->params->storage->pool, CLASS, ref, fields, NULL);
 	set_number(entries, "ferry:bytes_total", (int64_t)totals.allocated);

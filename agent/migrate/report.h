@@ -21,6 +21,9 @@ struct report_measure {
 	double rate_bytes_per_sec; /* smoothed */
 };
 void report_progress(struct migration *migration, struct report_measure *previous);
+/* Sender: what could not be read (migration.unreadable), for a move that goes on then. */
+void report_add_unreadable(
+	struct migration *migration, struct value *fields, struct value *entries);
 /* Removes the oldest finished `migration` objects beyond what is kept as history. */
 void report_trim(struct pool_db *pool);
 

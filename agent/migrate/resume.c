@@ -134,6 +134,7 @@ int resume_compare(struct migration *m, struct peer *peer, unsigned disk,
 		.source = *source,
 		.target = transfer_target(m, disk),
 		.progress = progress,
+		.salvage = m->disks[disk].salvage,
 		.cancel = m->cancel,
 	};
 	struct asker asker = {.migration = m, .peer = peer};

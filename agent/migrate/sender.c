@@ -91,8 +91,10 @@ static enum migration_event run_preparing(
 static int copy_disks(struct migration *m, struct peer *peer, struct fault *fault)
 {
 	bool live = live_is_wanted(m);
-	int r = live ? live_track(m->live, fault) : resume_check_sources(m, fault);
+	int r = transfer_open_salvage(m, fault);
 
+	if (r == 0)
+		r = live ? live_track(m->live, fault) : resume_check_sources(m, fault);
 	if (r < 0)
 		return r;
 	return live && resume_is_distrusted(m) ? resume_settle(m, peer, fault)
@@ -113,8 +115,10 @@ static enum migration_event run_copying(struct migration *m, struct peer *peer, 
 
 static int converge(struct migration *m, struct peer *peer, struct fault *fault)
 {
-	int r = live_track(m->live, fault);
+	int r = transfer_open_salvage(m, fault);
 
+	if (r == 0)
+		r = live_track(m->live, fault);
 	if (r == 0)
 		r = resume_settle(m, peer, fault);
 	return r < 0 ? r : converge_run(m, peer, fault);

@@ -107,6 +107,20 @@ struct endpoint_spec transfer_target(struct migration *m, unsigned disk)
 	};
 }
 
+int transfer_open_salvage(struct migration *m, struct fault *fault)
+{
+	char *on_read_error CLEANUP_FREE = migration_get_string(m, "on_read_error");
+	int r = 0;
+
+	if (!on_read_error || strcmp(on_read_error, "zero") != 0)
+		return 0;
+	for (unsigned i = 0; r == 0 && i < m->n_disks; i++)
+		if (!m->disks[i].salvage)
+			r = salvage_open(
+				m->params->storage->agent, m->uuid, i, &m->disks[i].salvage, fault);
+	return r;
+}
+
 /* fresh: zeros need not be sent. No longer true once something has to be put right. */
 static int copy_once(struct migration *m, unsigned disk, const struct endpoint_spec *source,
 	bool fresh, struct fault *fault)
@@ -123,6 +137,7 @@ static int copy_once(struct migration *m, unsigned disk, const struct endpoint_s
 		.in_flight_bytes = m->params->copy_in_flight_bytes,
 		.rate = m->rate,
 		.progress = &m->disks[disk].copy,
+		.salvage = m->disks[disk].salvage,
 		.cancel = m->cancel,
 	};
 

@@ -25,6 +25,10 @@ int transfer_explain(
 /* Where a disk is written to; it borrows from the migration's exports. */
 struct endpoint_spec transfer_target(struct migration *migration, unsigned disk);
 
+/* What cannot be read of the disks is zeros, if the move's options say so (agent/copy/salvage.h).
+ * Before anything reads them; fine when it was said before. */
+int transfer_open_salvage(struct migration *migration, struct fault *fault);
+
 int transfer_run(struct migration *migration, struct peer *peer, struct fault *fault);
 
 #endif

@@ -161,7 +161,7 @@ class Migrate(CliTest):
 
     def test_the_result_as_json(self):
         result = json.loads(self.ferry("--json", *self.migrate())[0])
-        self.assertEqual(set(result), {"vm", "name", "migration", "to", "seconds", "disks"})
+        self.assertEqual(set(result), {"vm", "name", "migration", "to", "seconds", "disks", "unreadable"})
         self.assertEqual(result["vm"], self.b.uuid("VM", self.arrived))
         self.assertEqual(result["disks"][0]["sent"], GIB)
         self.assertEqual(self.a.objects["task"], {}, "the task is destroyed, as clients do")

@@ -136,6 +136,58 @@ static void what_hangs_on_a_migration_goes_with_it(void **state)
 	assert_int_equal(digest_load(f->agent, "m", 0, 0, digest, 16, &f->fault), 0);
 }
 
+/* "0+8:5 16+4:5", in sectors, with the errno. */
+static void assert_unreadable(struct agent_fixture *f, const char *expected)
+{
+	struct unreadable_row *rows CLEANUP_FREE = NULL;
+	char text[128] = "";
+	size_t n = 0;
+
+	check_ok(&f->fault, unreadable_list(f->agent, "m", 1, &rows, &n, &f->fault));
+	for (size_t i = 0; i < n; i++) {
+		size_t at = strlen(text);
+		snprintf(text + at, sizeof(text) - at, "%s%llu+%llu:%d", i ? " " : "",
+			(unsigned long long)rows[i].extent.offset / 512,
+			(unsigned long long)rows[i].extent.length / 512, rows[i].error);
+	}
+	assert_string_equal(text, expected);
+}
+
+static void what_is_unreadable_is_a_set(void **state)
+{
+	struct agent_fixture *f = *state;
+	uint64_t bytes = 1;
+#define ADD(offset, length, error)                                                                 \
+	check_ok(                                                                                  \
+		&f->fault, unreadable_add(f->agent, "m", 1,                                        \
+				   (struct extent){(offset)*512, (length)*512}, error, &f->fault))
+
+	check_ok(&f->fault, unreadable_total(f->agent, "m", &bytes, &f->fault));
+	assert_int_equal(bytes, 0);
+	ADD(8, 2, 5);
+	ADD(12, 2, 5);
+	ADD(10, 2, 5);
+	ADD(20, 4, 5);
+	assert_unreadable(f, "8+6:5 20+4:5");
+	ADD(10, 1, 61);
+	ADD(14, 1, 61);
+	assert_unreadable(f, "8+2:5 10+1:61 11+3:5 14+1:61 20+4:5");
+	ADD(9, 12, 5);
+	assert_unreadable(f, "8+16:5");
+	check_ok(&f->fault,
+		unreadable_remove(f->agent, "m", 1, (struct extent){10 * 512, 2 * 512}, &f->fault));
+	assert_unreadable(f, "8+2:5 12+12:5");
+	agent_fixture_reopen(f);
+	assert_unreadable(f, "8+2:5 12+12:5");
+	check_ok(&f->fault, unreadable_total(f->agent, "m", &bytes, &f->fault));
+	assert_int_equal(bytes, 14 * 512);
+	check_ok(&f->fault,
+		unreadable_remove(f->agent, "m", 1, (struct extent){0, 1 << 20}, &f->fault));
+	assert_unreadable(f, "");
+	check_fault(&f->fault, "INTERNAL_ERROR",
+		unreadable_add(f->agent, "m", 1, (struct extent){1, 512}, 5, &f->fault));
+}
+
 static void digests_are_replaced_and_their_length_checked(void **state)
 {
 	struct agent_fixture *f = *state;
@@ -285,6 +337,7 @@ int main(void)
 		test(a_move_stores_its_document_and_the_end_its_time),
 		test(a_document_is_saved_without_a_move),
 		test(what_hangs_on_a_migration_goes_with_it),
+		test(what_is_unreadable_is_a_set),
 		test(digests_are_replaced_and_their_length_checked),
 		test(resources_are_listed_in_the_order_of_removal),
 		test(a_resource_keeps_its_detail_until_it_gets_another),
