@@ -124,7 +124,6 @@ static void clear_up(struct migration *m)
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
 
 	receiver_withdraw(m, NULL);
-	report_state(m); /* It may have died before it said so. */
 	if (receiver_recover_incoming(m, &fault) == 0)
 		return;
 	/* The next Peer.incoming, or the end of the migration, tries again. */
@@ -143,6 +142,7 @@ static int recover_one(
 		r = report_begin(m, fault);
 	if (r < 0)
 		return r;
+	report_state(m); /* It may have died before it said so. */
 	report_attention(m);
 	if (m->role == ROLE_RECEIVER)
 		clear_up(m);
