@@ -142,7 +142,9 @@ static void a_cancel_while_it_is_active_is_not_felt(void **state)
 	assert_int_equal(progress.status, MEMORY_ACTIVE);
 	check_ok(&f->fault, memory_cancel(f->source.guest, &f->fault));
 	check_ok(&f->fault, memory_query(f->source.guest, &progress, &f->fault));
-	assert_int_equal(progress.status, MEMORY_CANCELLED);
+	/* QEMU 7.2 closes the stream before it notes that it was told to cancel: whoever sends may
+	 * have failed by then. */
+	assert_true(progress.status == MEMORY_CANCELLED || progress.status == MEMORY_FAILED);
 	assert_true(bare_guest_is_running(&f->source));
 	check_ok(&f->fault, memory_cancel(f->source.guest, &f->fault));
 }
