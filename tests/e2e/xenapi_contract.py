@@ -313,7 +313,8 @@ class Tasks(Contract):
         self.api.task.destroy(task)
 
     def test_the_fourth_move_at_once_is_refused(self):
-        vms = [self.guest(f"crowd {i}", 12 * MIB) for i in range(4)]
+        # Two seconds each, so that none has ended when the fourth is asked for.
+        vms = [self.guest(f"crowd {i}", 48 * MIB) for i in range(4)]
         arguments = [self.arguments(vm) for vm in vms]
         tasks = [self.api.Async.VM.migrate_send(*each) for each in arguments[:3]]
         for task in tasks:
