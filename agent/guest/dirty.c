@@ -191,6 +191,11 @@ int dirty_freeze(struct dirty *dirty, struct fault *fault)
 	return r;
 }
 
+bool dirty_is_frozen(const struct dirty *dirty)
+{
+	return dirty->is_known && dirty->view.state == DIRTY_FROZEN;
+}
+
 /* The connection broke: is it that QEMU is gone? Its monitor knows. */
 static int explain_end(struct dirty *dirty, int error, struct fault *fault)
 {

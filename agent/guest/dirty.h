@@ -58,6 +58,8 @@ int dirty_start(struct dirty *dirty, struct fault *fault);
 /* The generation becomes immutable and a new one records: one point in time for all disks. If one
  * is frozen already, that one stays the frozen one. */
 int dirty_freeze(struct dirty *dirty, struct fault *fault);
+/* By what is known of QEMU, without asking it. */
+bool dirty_is_frozen(const struct dirty *dirty);
 
 /* Hands over the frozen generation's extents of one disk in batches, ascending. Negative: stop. */
 typedef int (*dirty_take)(void *arg, const struct extent *extents, size_t n, struct fault *fault);

@@ -13,10 +13,12 @@
 #include <string.h>
 
 #define INCOMING_TIMEOUT_USEC (60 * USEC_PER_SEC)
-/* How often one looks at the disks while memory flows, and how much may be dirty without a round.
- */
-#define BESIDE_USEC  (100 * USEC_PER_MSEC)
-#define BESIDE_BYTES (UINT64_C(256) << 10)
+/* How often one looks at the disks while memory flows, and how much may be dirty without a round:
+ * so many bytes, or what is sent in so much time. A round that is under way when the guest stops
+ * lengthens its pause by more than it saves. */
+#define BESIDE_USEC      (100 * USEC_PER_MSEC)
+#define BESIDE_BYTES     (UINT64_C(256) << 10)
+#define BESIDE_SENT_USEC (5 * USEC_PER_MSEC)
 /* The longest that a guest stays paused at the switch before it is given back, if the move allows
  * less than a fifth of it. */
 #define LEAST_BUDGET_USEC (10 * USEC_PER_SEC)
@@ -285,6 +287,12 @@ static void show_memory(struct live *live, const struct memory_progress *progres
 	live->migration->figures.memory_sent = progress->transferred_bytes;
 }
 
+static bool is_round_due(const struct predict *predict, uint64_t left)
+{
+	return left > BESIDE_BYTES &&
+	       (double)left * (double)USEC_PER_SEC > predict->rate * (double)BESIDE_SENT_USEC;
+}
+
 /* Until the guest is stopped: rounds go on, so that little is left to be sent then. */
 static int rounds_beside_memory(
 	struct live *live, struct peer *peer, struct memory_progress *progress, struct fault *fault)
@@ -308,7 +316,7 @@ static int rounds_beside_memory(
 		}
 		if (r == 0)
 			r = live_left(live, &left, fault);
-		if (r == 0 && left > BESIDE_BYTES)
+		if (r == 0 && is_round_due(&live->predict, left))
 			r = run_round(live, peer, &left, fault);
 		if (r < 0)
 			return r;

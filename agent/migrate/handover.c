@@ -53,14 +53,18 @@ static int reenter(struct live *live, struct peer *peer, struct fault *fault)
 	return r < 0 ? r : 1;
 }
 
+/* 1: the guest runs again here. */
 static int last_round(struct live *live, struct fault *fault)
 {
 	struct predict_round round;
+	uint64_t left;
 	uint64_t deadline =
 		clock_deadline(MAX(ROUND_USEC, ROUND_PAUSES * live->predict.max_pause_usec));
-	int r = live_harvest(live, fault);
+	int r = live_collect(live, &left, fault);
 
 	live->times.harvested = clock_now_usec();
+	if (r == 0 && !predict_fits(&live->predict, left / 2) && ++live->n_switches < MAX_SWITCHES)
+		return resume(live, "too much is left to be sent within the pause", fault);
 	if (r == 0)
 		r = live_copy(live, deadline, &round, fault);
 	/* The sessions are left to the seal, which ends them faster than a logout would. */
@@ -122,15 +126,12 @@ int handover_ask_seal(struct migration *m, struct peer *peer, struct fault *faul
 int handover_seal(struct migration *m, struct peer *peer, struct fault *fault)
 {
 	struct live *live = m->live;
-	uint64_t left;
 
 	if (!live->at_switch)
 		return reenter(live, peer, fault);
-	int r = live_left(live, &left, fault);
-	if (r == 0 && !predict_fits(&live->predict, left / 2) && ++live->n_switches < MAX_SWITCHES)
-		return resume(live, "too much is left to be sent within the pause", fault);
-	if (r == 0)
-		r = last_round(live, fault);
+	int r = last_round(live, fault);
+	if (r > 0)
+		return r;
 	if (transfer_is_session_loss(r)) {
 		char *why CLEANUP_FREE = fault_describe(fault);
 		/* First the guest: a pass may wait for a peer that is silent. */
@@ -190,21 +191,43 @@ static int await_handover(
 		NULL, ret_progress, fault);
 }
 
+/* The watchdog is the guest's keeper up to here, and may have given it back: QEMU refuses then, and
+ * says how it ended when it is asked. */
+static int let_go(struct live *live, struct fault *fault)
+{
+	int r = watchdog_disarm(live->watchdog, fault);
+	bool is_too_late = r == -ECANCELED;
+
+	if (r == 0) {
+		r = memory_continue(live->guest, fault);
+		is_too_late = r == -EREMOTEIO;
+	}
+	if (!is_too_late)
+		return r;
+	fault_clear(fault);
+	return 0;
+}
+
+static int take_from_switch(struct live *live, struct fault *fault)
+{
+	struct memory_progress progress = {0};
+	int r = memory_query(live->guest, &progress, fault);
+
+	return r < 0 || progress.status != MEMORY_PRE_SWITCHOVER ? r
+								 : live_cancel_memory(live, fault);
+}
+
 int handover_run(struct migration *m, struct peer *peer, struct fault *fault)
 {
 	struct live *live = m->live;
 	struct memory_progress progress = {0};
-	int r = memory_query(live->guest, &progress, fault);
+	int r = 0;
 
-	/* Only the run that stopped it knows that nothing was written since. The watchdog is its
-	 * keeper up to here, and may have given it back. */
-	if (r == 0 && progress.status == MEMORY_PRE_SWITCHOVER && live->at_switch) {
-		r = watchdog_disarm(live->watchdog, fault);
-		if (r == 0)
-			r = memory_continue(live->guest, fault);
-	} else if (r == 0 && progress.status == MEMORY_PRE_SWITCHOVER) {
-		r = live_cancel_memory(live, fault);
-	}
+	/* Only the run that stopped it knows that nothing was written since. */
+	if (live->at_switch)
+		r = let_go(live, fault);
+	else
+		r = take_from_switch(live, fault);
 	if (r == 0)
 		r = await_handover(live, &progress, fault);
 	if (r == -ETIMEDOUT)

@@ -246,13 +246,16 @@ void live_close_passes(struct live *live)
 struct harvest {
 	struct live *live;
 	unsigned disk;
+	uint64_t bytes;
 };
 
 static int take_extents(void *arg, const struct extent *extents, size_t n, struct fault *fault)
 {
-	const struct harvest *harvest = arg;
+	struct harvest *harvest = arg;
 	struct migration *m = harvest->live->migration;
 
+	for (size_t i = 0; i < n; i++)
+		harvest->bytes += extents[i].length;
 	return extent_log_add(m->params->storage->agent, m->uuid, harvest->disk, extents, n, fault);
 }
 
@@ -270,18 +273,35 @@ static int store_harvest(struct agent_db *db, void *arg, struct fault *fault)
 	return r;
 }
 
-int live_harvest(struct live *live, struct fault *fault)
+static int collect(struct live *live, uint64_t *ret_bytes, struct fault *fault)
 {
 	struct harvest harvest = {.live = live};
-	int r = dirty_check(live->dirty, fault);
+	int r = dirty_freeze(live->dirty, fault);
 
-	if (r == 0)
-		r = dirty_freeze(live->dirty, fault);
 	/* All disks in one transaction, as they were frozen at one moment. */
 	if (r == 0)
 		r = agent_db_transaction(
 			live->migration->params->storage->agent, store_harvest, &harvest, fault);
+	*ret_bytes = harvest.bytes;
+	return r;
+}
+
+int live_harvest(struct live *live, struct fault *fault)
+{
+	uint64_t bytes;
+	int r = dirty_check(live->dirty, fault);
+
+	if (r == 0)
+		r = collect(live, &bytes, fault);
 	return r < 0 ? r : dirty_acknowledge(live->dirty, fault);
+}
+
+int live_collect(struct live *live, uint64_t *ret_bytes, struct fault *fault)
+{
+	/* What an earlier round left frozen holds nothing of what was written since. */
+	int r = dirty_is_frozen(live->dirty) ? live_harvest(live, fault) : 0;
+
+	return r < 0 ? r : collect(live, ret_bytes, fault);
 }
 
 int live_copy(struct live *live, uint64_t deadline_usec, struct predict_round *ret_round,
@@ -292,6 +312,11 @@ int live_copy(struct live *live, uint64_t deadline_usec, struct predict_round *r
 	*ret_round = (struct predict_round){0};
 	for (size_t i = 0; i < live->n_disks; i++)
 		pass_begin(live->passes[i]);
+	/* What live_collect left to be done. */
+	if (dirty_is_frozen(live->dirty))
+		first = dirty_check(live->dirty, fault);
+	if (first == 0)
+		first = dirty_acknowledge(live->dirty, fault);
 	for (size_t i = 0; i < live->n_disks; i++) {
 		struct pass_result result = {0};
 		struct fault cause CLEANUP_FAULT = FAULT_INIT;

@@ -80,6 +80,9 @@ void live_close_passes(struct live *live);
  * leaves is in the log. *ret_round: without left_bytes. -ETIMEDOUT also when it is not done by the
  * deadline. */
 int live_harvest(struct live *live, struct fault *fault);
+/* The same for a guest that is paused: whether tracking can be trusted is looked at, and the bitmap
+ * forgotten, beside live_copy. *ret_bytes: what was dirty. */
+int live_collect(struct live *live, uint64_t *ret_bytes, struct fault *fault);
 int live_copy(struct live *live, uint64_t deadline_usec, struct predict_round *ret_round,
 	struct fault *fault);
 /* Dirty bytes of all disks. */

@@ -43,7 +43,7 @@ void predict_add(struct predict *predict, const struct predict_round *round)
 			smooth(predict->rate, per_second(round->sent_bytes, round->busy_usec));
 	else if (round->sent_bytes)
 		predict->small_usec = predict->small_usec
-					      ? (predict->small_usec + round->busy_usec) / 2
+					      ? MIN(predict->small_usec, round->busy_usec)
 					      : round->busy_usec;
 	predict->dirty_rate =
 		smooth(predict->dirty_rate, per_second(round->left_bytes, round->usec));

@@ -25,7 +25,8 @@ struct predict {
 	uint64_t max_pause_usec;
 	double rate;          /* of sending; 0: unknown */
 	double dirty_rate;    /* of the guest, in bytes to be sent */
-	uint64_t small_usec;  /* what a round of few bytes takes */
+	uint64_t small_usec;  /* what a round of few bytes takes, at least: the guest, which is
+			       * stopped  during the last one, disturbs the others */
 	uint64_t least_bytes; /* left after any round so far */
 	unsigned n_rounds;
 	unsigned n_stalled; /* in a row */
