@@ -121,7 +121,7 @@ static bool is_program(const struct stat *running, const char *path)
 	       st.st_ino == running->st_ino;
 }
 
-/* A tgtd, qemu-nbd or watchdog of the configuration. QEMU is guests_* to judge. */
+/* A tgtd, qemu-nbd or watchdog of the configuration. Of QEMU see is_guest. */
 static const char *find_program(const struct supervisor_params *params, pid_t pid)
 {
 	char path[64];
@@ -180,6 +180,28 @@ static bool read_process(struct doctor *doctor, pid_t pid, struct process *ret_p
 	return true;
 }
 
+struct search {
+	pid_t pid;
+	bool found;
+};
+
+static void compare_pid(void *arg, struct resident *resident)
+{
+	struct search *search = arg;
+
+	search->found |= guest_pid(resident_guest(resident)) == search->pid;
+}
+
+/* A QEMU that this agent has; one of a dead migration is told, and ended, with its row. */
+static bool is_guest(struct doctor *doctor, pid_t pid)
+{
+	struct search search = {.pid = pid};
+
+	if (doctor->params->guests)
+		guests_each(doctor->params->guests, compare_pid, &search);
+	return search.found;
+}
+
 /* Why nobody accounts for it; NULL: somebody does. *ret_dead: whose it was, a dead migration's, if
  * that is proven; the caller frees it. */
 static const char *judge(struct doctor *doctor, const struct process *process, char **ret_dead)
@@ -196,7 +218,7 @@ static const char *judge(struct doctor *doctor, const struct process *process, c
 	}
 	if (!find_owner(doctor, process->folder, &owner))
 		return "the journal has nothing of the folder that it names";
-	if (!*owner || doctor_is_living(doctor, owner))
+	if (!*owner || doctor_is_living(doctor, owner) || is_guest(doctor, process->pid))
 		return NULL;
 	if (process->program)
 		*ret_dead = TAKE_PTR(owner);

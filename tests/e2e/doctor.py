@@ -16,12 +16,20 @@ import uuid
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from ferrytest import BIN, MIB, Pool, daemon_user, give, wait_for  # noqa: E402
-from livemove import qmp  # noqa: E402
+from ferrytest import BIN, MIB, Failure, Move, Pool, daemon_user, give, wait_for  # noqa: E402
+from livemove import left_in_qemu, qmp  # noqa: E402
 from slowmove import SLOW, SlowMove  # noqa: E402
 from xensession import wait_by_polling  # noqa: E402
 
 DEAD = "00000000-dead-4000-8000-000000000001"
+
+
+def demote():
+    """Becomes the daemon's user."""
+    if os.geteuid() == 0:
+        user = daemon_user()
+        os.setgid(user.pw_gid)
+        os.setuid(user.pw_uid)
 
 
 class DoctorCase(unittest.TestCase):
@@ -54,11 +62,6 @@ class DoctorCase(unittest.TestCase):
                  (owner, kind, name, json.dumps(detail or {})))
 
     def run_as_daemon(self, *argv, **environ):
-        def demote():
-            if os.geteuid() == 0:
-                user = daemon_user()
-                os.setgid(user.pw_gid)
-                os.setuid(user.pw_uid)
         process = subprocess.Popen(argv, env=environ, cwd="/", preexec_fn=demote, stdin=subprocess.DEVNULL,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.started.append(process)
@@ -223,7 +226,166 @@ class Doctor(DoctorCase):
         self.assertEqual(self.doctor(), {})
 
 
+def findings_of(pool, *options):
+    """What the command says of the pool's only host."""
+    host, = json.loads(pool.ferry("--json", "doctor", *options).stdout)
+    return {(finding["kind"], finding["what"]): finding for finding in host["findings"]}
+
+
+def forget_in_journal(pool, *tables):
+    """As when agent.db is an old copy of itself. The daemon does not run."""
+    db = sqlite3.connect(pool.path("state", "agent.db"), timeout=10)
+    with contextlib.closing(db), db:
+        db.execute("PRAGMA foreign_keys = ON")
+        for table in tables:
+            db.execute(f"DELETE FROM {table}")
+
+
+class DiskMove(unittest.TestCase):
+    """The file that a moved disk leaves cannot be removed: the move ends, and its row stays."""
+
+    def test_a_row_that_outlived_its_move(self):
+        a = self.enterContext(Pool("A", points=True))
+        one, two = a.sr_create("one"), a.sr_create("two")
+        vdi = a.vdi_create(one, MIB)
+        path = a.vdi_path(vdi)
+        a.points.arm("disk.remove", "error EIO always")
+        a.session.VDI.pool_migrate(vdi, two, {})
+        self.assertGreater(a.points.passed("disk.remove"), 0)
+        self.assertIn("VDI-MOVE-LEFTOVER", a.log())
+        self.assertEqual(a.session.VDI.get_SR(vdi), two)
+        seen = findings_of(a)
+        self.assertIn("vdi-move of migration", seen["resource", vdi]["why"])
+        self.assertTrue(all(finding["fixable"] for finding in seen.values()), seen)
+        refused = findings_of(a, "--fix")["resource", vdi]
+        self.assertFalse(refused["fixed"])
+        self.assertIn("Input/output error", refused["error"])
+        self.assertTrue(os.path.exists(path))
+        a.points.clear()
+        fixed = findings_of(a, "--fix")
+        self.assertTrue(fixed["resource", vdi]["fixed"], fixed)
+        self.assertEqual(findings_of(a), {})
+        self.assertFalse(os.path.exists(path))
+        self.assertTrue(os.path.exists(a.vdi_path(vdi)))
+        self.assertEqual(a.session.VDI.get_current_operations(vdi), {})
+        self.assertEqual(a.leftovers(), [])
+
+
+class LiveMove(unittest.TestCase):
+    """A guest with an image that QEMU reads for the move."""
+
+    def setUp(self):
+        super().setUp()
+        self.a = self.enterContext(Pool("A", points=True, **{**SLOW, "migration_bandwidth": "16MiB"}))
+        self.b = self.enterContext(Pool("B", **SLOW))
+        self.sr_b = self.b.sr_create()
+        vdi = self.a.session.VDI.create({
+            "name_label": "disk", "SR": self.a.sr_create(), "virtual_size": str(16 * MIB), "type": "user",
+            "sharable": False, "read_only": False, "other_config": {}, "sm_config": {"image-format": "qcow2"}})
+        path = self.a.vdi_path(vdi)
+        subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write -q -P 5 0 16M", path], check=True)
+        self.vm = self.a.vm_create("guest", [vdi])
+        self.a.session.VM.set_memory_limits(self.vm, *[str(32 * MIB)] * 4)
+        self.a.session.VM.start(self.vm, False, False)
+        self.uuid = self.a.session.VM.get_uuid(self.vm)
+        self.addCleanup(self.end_guest)
+
+    def end_guest(self):
+        self.a.points.clear()
+        for pool in (self.a, self.b):
+            vm = pool.vm_by_uuid(self.uuid)
+            if vm:
+                pool.session.VM.hard_shutdown(vm)
+
+    def go_to(self, state):
+        """Until the sender is about to act in that state. What both hosts have is left alone on the way there."""
+        self.a.points.arm(f"sender.{state}", "hang")
+        task = Move(self.a, self.b, self.vm, self.sr_b).begin()
+        exports = set()
+        while not self.a.points.passed(f"sender.{state}"):
+            self.assertEqual(self.a.session.task.get_status(task), "pending", self.a.session.task.get_error_info(task))
+            states = {record["state"] for record in self.a.session.migration.get_all_records().values()}
+            if "COPYING" in states:  # later the watchdog has that monitor
+                exports |= {export["id"] for export in qmp(self.a, self.uuid, "query-block-exports")}
+            for pool in (self.a, self.b):
+                self.assertEqual(pool.session.doctor.fix(pool.host), [])
+        self.assertTrue([name for name in exports if name.startswith("ferry-image.")], exports)
+        return task
+
+    def assert_fixed(self, pool, *kinds):
+        """These kinds are found, and all is removed."""
+        seen = findings_of(pool)
+        self.assertLessEqual(set(kinds), {kind for kind, _ in seen}, seen)
+        self.assertTrue(all(finding["fixable"] for finding in seen.values()), seen)
+        fixed = findings_of(pool, "--fix")
+        self.assertTrue(all(finding["fixed"] for finding in fixed.values()), fixed)
+        self.assertEqual(findings_of(pool), {})
+        return seen
+
+    def test_what_dead_ones_leave(self):
+        self.an_export_that_one_left_in_the_guest()
+        self.the_guest_that_one_brought()
+
+    def an_export_that_one_left_in_the_guest(self):
+        """QEMU did not end it when it was told to."""
+        self.a.points.arm("qmp.block-export-del.before", "error EIO always")
+        task = self.go_to("CONVERGING")
+        self.assertIn("guest.export_left", self.a.log())
+        self.a.points.disarm("qmp.block-export-del.before")
+        self.a.session.task.cancel(task)
+        with self.assertRaises(Failure):
+            wait_by_polling(self.a.session, task, 30)
+        self.a.points.clear()
+        wait_for("the move is dead", lambda: findings_of(self.a), 20)
+        export, = left_in_qemu(self.a, self.uuid)
+        (kind, name), = self.assert_fixed(self.a, "nbd-export")
+        self.assertEqual((export, kind), (f"export {name}", "nbd-export"))
+        self.assertEqual(left_in_qemu(self.a, self.uuid), [])
+        self.assertEqual(self.a.session.VM.get_power_state(self.vm), "Running")
+        self.b.wait_for_no_leftovers()
+
+    def the_guest_that_one_brought(self):
+        """The source waits for the commit; the doctor's word is what it hears."""
+        task = self.go_to("COMMITTING")
+        incoming, = self.b.guests()
+        self.b.kill()
+        self.assertEqual(self.b.guests(), [incoming])
+        forget_in_journal(self.b, "migrations")
+        self.b.start()
+        seen = self.assert_fixed(self.b, "resource")
+        self.assertEqual({kind for kind, _ in seen}, {"resource"})
+        self.assertIn(("resource", self.b.path("run", "guests", self.uuid)), seen)
+        self.assertEqual(self.b.guests(), [])
+        self.b.wait_for_no_leftovers()
+        self.a.points.clear()
+        with self.assertRaises(Failure):
+            wait_by_polling(self.a.session, task, 30)
+        wait_for("the guest runs on", lambda: qmp(self.a, self.uuid, "query-status")["running"], 10)
+        self.assertEqual(self.a.session.VM.get_power_state(self.vm), "Running")
+        self.a.wait_for_no_leftovers(running=[self.uuid])
+
+
 class Living(SlowMove):
+    def test_what_is_in_a_tgtd_and_not_its_own(self):
+        """It is told, and goes with that tgtd."""
+        task = self.begin_and_wait_for_the_middle()
+        tgtd, = self.b.tgtds()
+        with open(f"/proc/{tgtd}/environ", encoding="ascii") as file:
+            variables = dict(entry.split("=", 1) for entry in file.read().split("\0") if "=" in entry)
+        for words in (("target", "new", "--tid", "77", "-T", "iqn.2020-01.org.example:other"),
+                      ("account", "new", "--user", "other", "--password", "0123456789abcdef")):
+            subprocess.run(["/usr/sbin/tgtadm", "-C", "0", "--lld", "iscsi", "--mode", words[0], "--op", *words[1:]],
+                           check=True, cwd="/", preexec_fn=demote,
+                           env={"TGT_IPC_SOCKET": variables["TGT_IPC_SOCKET"]})
+        for options in ((), ("--fix",)):
+            seen = findings_of(self.b, *options)
+            self.assertEqual(sorted(seen), [("account", "other"), ("export", "iqn.2020-01.org.example:other")])
+            for finding in seen.values():
+                self.assertFalse(finding["fixable"] or finding["fixed"], finding)
+        wait_by_polling(self.a.session, task, 60)
+        self.assert_moved()
+        self.assertEqual(findings_of(self.b), {})
+
     def test_what_lives_is_accounted_for(self):
         """Both sides, from the beginning of a move to its end."""
         self.a.configure(migration_bandwidth="12MiB")
