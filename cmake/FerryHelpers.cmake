@@ -19,6 +19,9 @@ function(ferry_test name label)
     add_test(NAME ${label}.${name} COMMAND test_${name})
     set_tests_properties(${label}.${name} PROPERTIES LABELS ${label} TIMEOUT ${ARG_TIMEOUT}
                          SKIP_RETURN_CODE 77)
+    if(label MATCHES "^(unit|contract)$")
+        add_dependencies(sanitized_tests test_${name})
+    endif()
 endfunction()
 
 # ferry_script_test(NAME LABEL COMMAND... [TIMEOUT SECONDS] [SERIAL])

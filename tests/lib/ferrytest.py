@@ -353,18 +353,22 @@ class Pool:
         """All processes of the host at once, guests and watchdogs too, as by a power cut; databases and disks
         survive. It is not started again."""
         self._forget_session()
-        pids = [pid for pid in processes_naming(self.root) if program_of(pid) in (
-            "ferryd", "tgtd", "qemu-nbd", "qemu-system-x86", "ferry-watchdog")]
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+
+        def send(number):
+            pids = [pid for pid in processes_naming(self.root) if program_of(pid) in (
+                "ferryd", "tgtd", "qemu-nbd", "qemu-system-x86", "ferry-watchdog")]
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            return pids
+
+        send(signal.SIGSTOP)
+        send(signal.SIGKILL)
         self.process.wait()
         self.process = None
+        # One was just being started perhaps.
+        wait_for(f"no process of pool {self.name} is left", lambda: not send(signal.SIGKILL), 10)
         # The kernel of a host that starts again has no sockets.
-        wait_for(f"no process of pool {self.name} is left", lambda: not [
-            pid for pid in processes_naming(self.root) if program_of(pid) in (
-                "ferryd", "tgtd", "qemu-nbd", "qemu-system-x86", "ferry-watchdog")], 10)
         shutil.rmtree(self.path("run"))
         os.mkdir(self.path("run"), 0o750)
         give(self.path("run"))
@@ -395,6 +399,9 @@ class Pool:
         """Pids of the guests that run here: they outlive the daemon."""
         return [pid for pid in processes_naming(self.path("run"))
                 if program_of(pid) == "qemu-system-x86"]
+
+    def watchdogs(self):
+        return [pid for pid in processes_naming(self.path("run")) if program_of(pid) == "ferry-watchdog"]
 
     def image_servers(self):
         """Pids of what reads images for moves."""

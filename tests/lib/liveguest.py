@@ -146,6 +146,10 @@ class Console(threading.Thread):
         begun = len(self.ticks)
         self.wait_for("the guest runs", lambda: len(self.ticks) > begun, timeout)
 
+    def last_status(self):
+        """The last that the guest told by itself, wherever it ran; None before the first."""
+        return next((event for _, event, _ in reversed(self.events) if event["event"] == "status"), None)
+
     def complaints(self):
         return [event for _, event, _ in self.events if event["event"] in ("error", "wrong", "failed")]
 

@@ -169,8 +169,11 @@ class LiveCase(unittest.TestCase):
         super().setUp()
         self.addCleanup(self.show_logs_of_a_failure)
         if not self.guest_is_well():
-            self.forget_guest()
-            type(self).guest = self.new_guest().start()
+            self.new_guest_runs()
+
+    def new_guest_runs(self):
+        self.forget_guest()
+        type(self).guest = self.new_guest().start()
 
     def new_guest(self, label="guest", **more):
         return LiveGuest(self.a, label, self.disks, pools=[self.a, self.b], sr=self.sr[self.a],
