@@ -84,6 +84,7 @@ static const struct {
 	{"ENOENT", ENOENT},
 	{"ENOMEM", ENOMEM},
 	{"ENOSPC", ENOSPC},
+	{"EOPNOTSUPP", EOPNOTSUPP},
 	{"EPIPE", EPIPE},
 	{"EREMOTEIO", EREMOTEIO},
 	{"EROFS", EROFS},

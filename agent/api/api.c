@@ -38,6 +38,7 @@ static const struct method_table *const tables[] = {
 	&sr_methods,
 	&pbd_methods,
 	&vdi_methods,
+	&copies_methods,
 	&vm_methods,
 	&vm_power_methods,
 	&vm_limits_methods,

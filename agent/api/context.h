@@ -85,6 +85,7 @@ extern const struct method_table host_methods;
 extern const struct method_table sr_methods;
 extern const struct method_table pbd_methods;
 extern const struct method_table vdi_methods;
+extern const struct method_table copies_methods;
 extern const struct method_table vm_methods;
 extern const struct method_table vm_power_methods;
 extern const struct method_table vm_limits_methods;

@@ -82,6 +82,13 @@ static int route_vm(struct api *api, const struct value *arg, char **ret_host, s
 	return 0;
 }
 
+/* The same, of what copies it: beside it stands no token. */
+static int route_disks(
+	struct api *api, const struct value *arg, char **ret_host, struct fault *fault)
+{
+	return route_vm(api, arg, ret_host, fault);
+}
+
 /* A halted VM that several hosts reach is not sent by the one that it goes to. *host NULL: here. */
 static void avoid_destination(
 	struct api *api, const char *vm, const struct value *token, char **host)
@@ -142,6 +149,19 @@ static int route_vdi(struct api *api, const struct value *arg, char **ret_host, 
 	return 0;
 }
 
+/* One at which both the disk and the SR that it is copied to are plugged in, if there is one. */
+static void prefer_both(
+	struct api *api, const struct value *vdi, const struct value *to, char **host)
+{
+	char *from CLEANUP_FREE = text_field(api, "VDI", value_string(vdi, ""), "SR");
+	char *there CLEANUP_FREE = placement_of_sr(api->pool, value_string(to, ""), api->host_ref);
+
+	if (!from || !there)
+		return;
+	free(*host);
+	*host = placement_of_sr(api->pool, from, there);
+}
+
 static int route_pbd(struct api *api, const struct value *arg, char **ret_host, struct fault *fault)
 {
 	(void)fault;
@@ -181,6 +201,10 @@ static const struct route {
 	{"VM.migrate_send", route_vm, 0},
 	{"VM.pool_migrate", route_resident, 0},
 	{"VM.assert_can_migrate", route_vm, 0},
+	{"VM.clone", route_disks, 0},
+	{"VM.copy", route_disks, 0},
+	{"VM.snapshot", route_disks, 0},
+	{"VM.revert", route_disks, 0},
 	{"SR.create", route_host, 0},
 	{"SR.destroy", route_unplugged_sr, 0},
 	{"SR.forget", route_unplugged_sr, 0},
@@ -188,6 +212,9 @@ static const struct route {
 	{"SR.update", route_unplugged_sr, 0},
 	{"SR.set_shared", route_unplugged_sr, 0},
 	{"VDI.create", route_new_vdi, 0},
+	{"VDI.clone", route_vdi, 0},
+	{"VDI.copy", route_vdi, 0},
+	{"VDI.snapshot", route_vdi, 0},
 	{"VDI.destroy", route_vdi, 0},
 	{"VDI.resize", route_vdi, 0},
 	{"VDI.pool_migrate", route_vdi, 0},
@@ -222,6 +249,8 @@ static int find_host(struct api *api, const struct method *method, struct value 
 		/* What sends VMs has the token next to the VM. */
 		if (r == 0 && route->find == route_vm)
 			avoid_destination(api, value_string(args[0], ""), args[1], &host);
+		if (r == 0 && strcmp(method->name, "VDI.copy") == 0)
+			prefer_both(api, args[0], args[1], &host);
 	}
 	if (r == 0 && host && !ref_is_null(host) && strcmp(host, api->host_ref) != 0)
 		*ret_host = TAKE_PTR(host);

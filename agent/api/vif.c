@@ -3,9 +3,9 @@
 #include "agent/api/context.h"
 #include "agent/api/device.h"
 #include "agent/api/record.h"
+#include "agent/vm/object.h"
 #include "agent/vm/operations.h"
 #include "base/alloc.h"
-#include "base/uuid.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -16,16 +16,6 @@
 #define MTU_DEFAULT 1500
 
 static const struct device_rule vif_rule = {"VIF", "device", 15};
-
-/* A random address that is locally administered and unicast (IEEE 802, U/L and I/G bits). */
-static char *mac_new(void)
-{
-	unsigned char b[6];
-
-	random_bytes(b, sizeof(b));
-	b[0] = (unsigned char)((b[0] & 0xfc) | 0x02);
-	return xasprintf("%02x:%02x:%02x:%02x:%02x:%02x", b[0], b[1], b[2], b[3], b[4], b[5]);
-}
 
 /* Six pairs of hexadecimal digits with colons, and no group address. */
 static bool mac_is_valid(const char *mac)
@@ -48,7 +38,7 @@ static int take_mac(struct value *fields, struct fault *fault)
 
 	if (is_generated) {
 		free(mac);
-		mac = mac_new();
+		mac = vm_object_new_mac();
 	}
 	if (!mac_is_valid(mac))
 		return fault_set(fault, -EINVAL, "MAC_INVALID", mac, NULL);

@@ -5,13 +5,16 @@
 #include "agent/copy/endpoint.h"
 #include "agent/copy/zero.h"
 #include "base/alloc.h"
+#include "base/inject.h"
 #include "base/io.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #define BATCH_PIECES 64
@@ -85,13 +88,13 @@ struct file_copy *file_copy_close(struct file_copy *copy)
 /* --- Proof --------------------------------------------------------------------------------------
  */
 
-static int report_write(const struct file_copy *copy, int error, struct fault *fault)
+static int report_write(const char *target, int error, struct fault *fault)
 {
-	char *text CLEANUP_FREE = xasprintf("writing %s: %s; make room there, or choose another SR",
-		copy->target, strerror(-error));
+	char *text CLEANUP_FREE = xasprintf(
+		"writing %s: %s; make room there, or choose another SR", target, strerror(-error));
 
 	if (error != -ENOSPC && error != -EDQUOT)
-		return fault_errno(fault, error, "writing %s", copy->target);
+		return fault_errno(fault, error, "writing %s", target);
 	return fault_set(fault, error, "SR_BACKEND_FAILURE_44", "", text, "", NULL);
 }
 
@@ -103,7 +106,7 @@ static int finish_batch(struct file_copy *copy, struct fault *fault)
 	uint64_t bytes = 0;
 
 	if (fdatasync(copy->fd) < 0)
-		return report_write(copy, -errno, fault);
+		return report_write(copy->target, -errno, fault);
 	int r = digest_file_extents(
 		copy->target, copy->size_bytes, copy->pieces, copy->n_pieces, cancel, there, fault);
 	if (r < 0)
@@ -166,7 +169,7 @@ static int copy_piece(struct file_copy *copy, struct extent piece, struct fault 
 	digest_chunk(copy->data, piece.length, copy->digests + copy->n_pieces * DIGEST_BYTES);
 	r = copy->is_fresh ? write_fresh(copy, piece) : write_over(copy, piece);
 	if (r < 0)
-		return report_write(copy, r, fault);
+		return report_write(copy->target, r, fault);
 	copy->pieces[copy->n_pieces++] = piece;
 	return copy->n_pieces == BATCH_PIECES ? finish_batch(copy, fault) : 0;
 }
@@ -214,4 +217,38 @@ int file_copy_extents(struct file_copy *copy, const struct extent *extents, size
 	for (size_t i = 0; r == 0 && i < n; i++)
 		r = copy_extent(copy, extents[i], fault);
 	return r < 0 ? r : finish_batch(copy, fault);
+}
+
+/* --- Reflink ------------------------------------------------------------------------------------
+ */
+
+/* What says that this file system, or two of them, cannot, and not that something is wrong. */
+static bool is_unable(int error)
+{
+	return error == -EOPNOTSUPP || error == -EXDEV || error == -EINVAL || error == -ENOTTY ||
+	       error == -ENOSYS;
+}
+
+static int clone_range(int from, int to)
+{
+	int r = INJECT("copy.reflink");
+
+	if (r == 0 && ioctl(to, FICLONE, from) < 0)
+		r = -errno;
+	return r;
+}
+
+int file_copy_reflink(const char *source, const char *target, struct fault *fault)
+{
+	int from CLEANUP_CLOSE = open(source, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	int to CLEANUP_CLOSE = open(target, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+
+	if (from < 0 || to < 0)
+		return fault_errno(fault, -errno, "opening %s to copy it to %s", source, target);
+	int r = clone_range(from, to);
+	if (is_unable(r))
+		return 0;
+	if (r == 0 && fsync(to) < 0)
+		r = -errno;
+	return r < 0 ? report_write(target, r, fault) : 1;
 }

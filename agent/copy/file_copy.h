@@ -42,6 +42,11 @@ int file_copy_bulk(struct file_copy *copy, struct fault *fault);
 int file_copy_extents(struct file_copy *copy, const struct extent *extents, size_t n, bool is_final,
 	struct fault *fault);
 
+/* Makes the target, which exists and is as long, share the source's blocks: 1 when it does, and is
+ * on the disk; 0 when the file system cannot, and the target is untouched. SR_BACKEND_FAILURE_44 as
+ * above. */
+int file_copy_reflink(const char *source, const char *target, struct fault *fault);
+
 DEFINE_CLEANUP(struct file_copy *, file_copy_close)
 #define CLEANUP_FILE_COPY CLEANUP(cleanup_file_copy_close)
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/migrate/doctor.h"
 
+#include "agent/migrate/copies_internal.h"
 #include "agent/migrate/doctor_internal.h"
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -65,14 +66,14 @@ bool doctor_task_is_pending(struct doctor *doctor, const char *task)
 	       strcmp(status, "pending") == 0;
 }
 
-/* A disk's move is the task that waits for it; a crash ends both. */
-static bool is_disk_move(struct doctor *doctor, const char *owner)
+/* A disk's move, or a copy, is the task that waits for it; a crash ends both. */
+static bool is_of_task(struct doctor *doctor, const char *owner, const char *kind)
 {
 	struct resource_row *rows = NULL;
 	size_t n = 0;
 	bool found = false;
 
-	resource_list(doctor->params->storage->agent, owner, VDI_MOVE_KIND, &rows, &n, NULL);
+	resource_list(doctor->params->storage->agent, owner, kind, &rows, &n, NULL);
 	for (size_t i = 0; i < n; i++) {
 		found |= doctor_task_is_pending(
 			doctor, value_find_string(rows[i].detail, "key", ""));
@@ -94,7 +95,8 @@ bool doctor_is_living(struct doctor *doctor, const char *owner)
 	bool under_way = r < 0 || (r > 0 && !row.finished);
 	if (r > 0)
 		migration_row_clear(&row);
-	return under_way || is_disk_move(doctor, owner);
+	return under_way || is_of_task(doctor, owner, VDI_MOVE_KIND) ||
+	       is_of_task(doctor, owner, COPIES_KIND);
 }
 
 bool doctor_is_leaving(struct doctor *doctor, const char *vm_uuid)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The pool's database: marks, sessions and decisions of migrations that nobody works on. Its
  * coordinator looks, for all hosts. */
+#include "agent/migrate/copies_internal.h"
 #include "agent/migrate/doctor_internal.h"
 #include "agent/vm/operations.h"
 #include "base/alloc.h"
@@ -60,6 +61,11 @@ static bool is_of_a_move(const char *operation)
 	       strcmp(operation, "mirror") == 0;
 }
 
+static bool is_of_a_copy(const char *operation)
+{
+	return vm_operation_is_a_copy(operation) || strcmp(operation, COPIES_REPLACED) == 0;
+}
+
 /* The key is the task that works on it, or names the migration. */
 static bool is_held(struct doctor *doctor, const struct value *moves, const char *key)
 {
@@ -103,14 +109,15 @@ static void look_at_marks(struct doctor *doctor, const struct value *moves, cons
 		const struct value_member *mark = &marks->record.members[i];
 		const char *operation = value_string(mark->value, "");
 		bool is_move = is_of_a_move(operation);
+		bool is_fixable = is_move || is_of_a_copy(operation);
 		if (is_held(doctor, moves, mark->name) ||
 			(is_move && may_be_held(moves, class, ref)))
 			continue;
 		char *what CLEANUP_FREE = xasprintf("%s %s: %s by %s", class,
 			value_find_string(record, "uuid", ""), operation, mark->name);
-		struct value *finding = doctor_add(doctor, "mark", what, "pool.db", is_move,
+		struct value *finding = doctor_add(doctor, "mark", what, "pool.db", is_fixable,
 			"neither that task nor a migration is under way%s",
-			is_move ? "" : "; the next start of the agent takes it away");
+			is_fixable ? "" : "; the next start of the agent takes it away");
 		value_set_string(finding, "class", class);
 		value_set_string(finding, "ref", ref);
 		value_set_string(finding, "key", mark->name);

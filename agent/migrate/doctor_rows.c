@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The journal of agent.db: what it has of migrations that are dead. */
 #include "agent/guest/image_export.h"
+#include "agent/migrate/copies.h"
 #include "agent/migrate/doctor_internal.h"
 #include "agent/migrate/vdi_move.h"
 #include "base/alloc.h"
@@ -127,6 +128,8 @@ static int remove_resource(
 		return resource_forget(storage->agent, row->id, fault);
 	if (strcmp(row->kind, "vdi-move") == 0)
 		return vdi_move_settle_row(doctor->params, row, fault);
+	if (strcmp(row->kind, "copy") == 0)
+		return copies_settle_row(doctor->params, row, fault);
 	return fault_text(fault, -EOPNOTSUPP, "nothing here knows how to remove a %s", row->kind);
 }
 

@@ -44,7 +44,7 @@ static bool travels(const struct class_field *field)
 	       field->type != FIELD_SET_REF && !stays_behind(field->name);
 }
 
-static int export_fields(struct pool_db *pool, const char *class_name, const char *ref,
+int metadata_export_object(struct pool_db *pool, const char *class_name, const char *ref,
 	struct value **ret_fields, struct fault *fault)
 {
 	const struct class *class = class_find(class_name);
@@ -61,12 +61,6 @@ static int export_fields(struct pool_db *pool, const char *class_name, const cha
 	}
 	*ret_fields = fields;
 	return 0;
-}
-
-int metadata_export_vdi(
-	struct pool_db *pool, const char *vdi, struct value **ret_fields, struct fault *fault)
-{
-	return export_fields(pool, "VDI", vdi, ret_fields, fault);
 }
 
 static int64_t disk_index(const struct value *disks, const char *vdi)
@@ -87,7 +81,7 @@ static int export_vbds(struct pool_db *pool, const char *vm, const struct value 
 		const char *ref = refs->array.items[i]->string;
 		struct value *fields CLEANUP_VALUE = NULL;
 		char *vdi CLEANUP_FREE = NULL;
-		r = export_fields(pool, "VBD", ref, &fields, fault);
+		r = metadata_export_object(pool, "VBD", ref, &fields, fault);
 		if (r == 0)
 			r = object_get_string(pool, "VBD", ref, "VDI", &vdi, fault);
 		if (r < 0)
@@ -113,7 +107,7 @@ static int export_vifs(struct pool_db *pool, const char *vm, const struct value 
 		const char *network = value_find_string(vif_map, ref, NULL);
 		if (ref_is_null(network))
 			return fault_set(fault, -EINVAL, "VIF_NOT_IN_MAP", ref, NULL);
-		r = export_fields(pool, "VIF", ref, &fields, fault);
+		r = metadata_export_object(pool, "VIF", ref, &fields, fault);
 		if (r < 0)
 			return r;
 		value_set_string(fields, "network", network);
@@ -129,7 +123,7 @@ int metadata_export(struct pool_db *pool, const char *vm, const struct value *di
 	struct value *fields = NULL;
 	char *metrics CLEANUP_FREE = NULL;
 
-	int r = export_fields(pool, "VM", vm, &fields, fault);
+	int r = metadata_export_object(pool, "VM", vm, &fields, fault);
 	if (r < 0)
 		return r;
 	value_set(manifest, "vm", TAKE_PTR(fields));
@@ -137,7 +131,7 @@ int metadata_export(struct pool_db *pool, const char *vm, const struct value *di
 	if (r < 0)
 		return r;
 	if (!ref_is_null(metrics) && object_exists(pool, "VM_metrics", metrics)) {
-		r = export_fields(pool, "VM_metrics", metrics, &fields, fault);
+		r = metadata_export_object(pool, "VM_metrics", metrics, &fields, fault);
 		if (r < 0)
 			return r;
 		value_set(manifest, "metrics", TAKE_PTR(fields));

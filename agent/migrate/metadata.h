@@ -13,9 +13,9 @@
 int metadata_export(struct pool_db *pool, const char *vm, const struct value *disks,
 	const struct value *vif_map, struct value **ret_manifest, struct fault *fault);
 
-/* The fields of a VDI that travel. */
-int metadata_export_vdi(
-	struct pool_db *pool, const char *vdi, struct value **ret_fields, struct fault *fault);
+/* The fields of an object that travel. */
+int metadata_export_object(struct pool_db *pool, const char *class_name, const char *ref,
+	struct value **ret_fields, struct fault *fault);
 
 /* Makes VM, VM_metrics, VDIs, VBDs and VIFs; inside a transaction of the caller. disks: array of
  * structs {sr, uuid, location, size, fields}. new_identity: a copy: VM, VBDs and VIFs get new

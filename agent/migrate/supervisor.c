@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/migrate/supervisor.h"
 
+#include "agent/migrate/copies.h"
 #include "agent/migrate/image_source.h"
 #include "agent/migrate/peer.h"
 #include "agent/migrate/plan.h"
@@ -181,6 +182,8 @@ int supervisor_start(struct supervisor *supervisor, struct fault *fault)
 
 	if (r == 0)
 		r = vdi_move_recover(supervisor->params, fault);
+	if (r == 0)
+		r = copies_recover(supervisor->params, fault);
 	if (r == 0)
 		r = recover(supervisor, fault);
 	if (r < 0)
@@ -579,13 +582,4 @@ bool supervisor_sends(struct supervisor *supervisor, const char *uuid, const cha
 	char *own CLEANUP_FREE = m ? migration_get_string(m, "task") : NULL;
 
 	return m && m->role == ROLE_SENDER && own && strcmp(own, task) == 0;
-}
-
-int supervisor_move_vdi(struct supervisor *supervisor, const char *vdi, const char *sr,
-	const char *task, struct cancel *cancel, struct fault *fault)
-{
-	const struct vdi_move_request request = {
-		.vdi = vdi, .sr = sr, .task = task, .cancel = cancel, .stop = supervisor->stop};
-
-	return vdi_move_run(supervisor->params, &request, fault);
 }

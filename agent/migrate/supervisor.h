@@ -101,6 +101,12 @@ int supervisor_await(struct supervisor *supervisor, const char *uuid, const char
 int supervisor_move_vdi(struct supervisor *supervisor, const char *vdi, const char *sr,
 	const char *task, struct cancel *cancel, struct fault *fault);
 
+/* Copies, clones and snapshots of halted VMs and their disks; see copies_run (copies.h). The
+ * request's `stop` is set here. */
+struct copies_request;
+int supervisor_copy(struct supervisor *supervisor, struct copies_request *request, char **ret_ref,
+	struct fault *fault);
+
 /* Asks migration `uuid` of this host to stop: 0 accepted, or a fault: UUID_INVALID, or the truth
  * when it is too late (OPERATION_NOT_ALLOWED ["committed at ..."]). Does not wait. */
 int supervisor_cancel(

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The files and rows of a VDI that moves to another SR of this host. Both files are in the journal
- * under the move, so that after its end, whichever it was, storage_recover(owner) keeps the one
- * that the VDI names and removes the other. */
+/* The files and rows of a VDI that moves to another SR of this host, or is copied. The files are in
+ * the journal under the move, so that after its end, whichever it was, storage_recover(owner) keeps
+ * those that a VDI names and removes the others. */
 #ifndef FERRY_AGENT_STORAGE_MOVE_H
 #define FERRY_AGENT_STORAGE_MOVE_H
 
@@ -34,6 +34,21 @@ int storage_move_prepare(
 /* The VDI is in the new SR, or (back) in the old one, when this returns 0. -EBUSY with
  * OTHER_OPERATION_IN_PROGRESS when it is in neither place. */
 int storage_move_commit(const struct storage *storage, const struct storage_move *move, bool back,
+	struct fault *fault);
+
+/* As storage_move_plan, for a file that another VDI is to have. */
+int storage_copy_plan(const struct storage *storage, const char *owner, const char *vdi,
+	const char *sr, struct storage_move *ret_move, struct fault *fault);
+/* As storage_move_prepare, for the new file alone; need_bytes of room are asked for. Repeating it
+ * is fine. */
+int storage_copy_prepare(const struct storage *storage, const struct storage_move *move,
+	uint64_t need_bytes, struct fault *fault);
+/* Makes the VDI of the new file, with those fields and what follows from the file; inside the
+ * transaction of the caller, who frees *ret_vdi. */
+int storage_copy_insert(struct pool_db *pool, const struct storage_move *move, struct value *fields,
+	char **ret_vdi, struct fault *fault);
+/* A VDI of the same SR has the new file instead of its own, which the caller has journalled. */
+int storage_copy_replace(struct pool_db *pool, const struct storage_move *move, const char *vdi,
 	struct fault *fault);
 
 #define CLEANUP_STORAGE_MOVE CLEANUP(storage_move_clear)

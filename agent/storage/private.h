@@ -54,10 +54,6 @@ struct value *storage_vdi_operations(void);
 /* Adds bytes to SR.virtual_allocation. Called inside a transaction of pool.db. */
 int sr_add_allocation(struct pool_db *pool, const char *sr, int64_t bytes, struct fault *fault);
 
-/* VDI_IN_USE [vdi, op] while a VBD of it is attached, a VM of it migrates, or another operation
- * runs on it. */
-int vdi_check_idle(struct pool_db *pool, const char *vdi, const char *op, struct fault *fault);
-
 /* storage_prepare_disk under a file name of the caller's choice, and for a file of any format. */
 int storage_prepare_image(const struct storage *storage, const char *owner, const char *sr,
 	const char *location, uint64_t size_bytes, uint64_t need_bytes, char **ret_path,

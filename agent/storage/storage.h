@@ -82,6 +82,10 @@ int vdi_resize(
  * image of its format that stands alone. The caller frees it. */
 int vdi_path(const struct storage *storage, const char *vdi, char **ret_path, struct fault *fault);
 
+/* VDI_IN_USE [vdi, op] while a VBD of it is attached, a VM of it migrates, or another operation
+ * runs on it. */
+int vdi_check_idle(struct pool_db *pool, const char *vdi, const char *op, struct fault *fault);
+
 /* For incoming migrations: makes the file that a later VDI row (location *ret_location, a file
  * name) will own, journalled for `owner`. Repeating it for the same vdi_uuid gives the same file,
  * made anew if it is missing. SR_BACKEND_FAILURE_44 ["", message, ""] when the SR has less free

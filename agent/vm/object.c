@@ -43,12 +43,27 @@ static int destroy_named(
 	return object_destroy(pool, class, ref, fault);
 }
 
+/* What was made after it follows what it was made after. */
+static int pass_children_on(struct pool_db *pool, const char *vm, struct fault *fault)
+{
+	struct value *children CLEANUP_VALUE = NULL;
+	struct value *parent CLEANUP_VALUE = NULL;
+	int r = object_find(pool, "VM", "parent", vm, &children, fault);
+
+	if (r == 0)
+		r = object_get_field(pool, "VM", vm, "parent", &parent, fault);
+	for (size_t i = 0; r == 0 && i < children->array.n_items; i++)
+		r = object_set_field(
+			pool, "VM", children->array.items[i]->string, "parent", parent, fault);
+	return r;
+}
+
 int vm_object_destroy(struct pool_db *pool, const char *vm, struct fault *fault)
 {
 	static const char *const parts[] = {"VBD", "VIF", "console"};
 	char *metrics CLEANUP_FREE = NULL;
 	char *guest CLEANUP_FREE = NULL;
-	int r = 0;
+	int r = pass_children_on(pool, vm, fault);
 
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(parts); i++)
 		r = destroy_where(pool, parts[i], vm, fault);
@@ -63,4 +78,13 @@ int vm_object_destroy(struct pool_db *pool, const char *vm, struct fault *fault)
 	if (r == 0)
 		r = destroy_named(pool, "VM_guest_metrics", guest, fault);
 	return r;
+}
+
+char *vm_object_new_mac(void)
+{
+	unsigned char b[6];
+
+	random_bytes(b, sizeof(b));
+	b[0] = (unsigned char)((b[0] & 0xfc) | 0x02);
+	return xasprintf("%02x:%02x:%02x:%02x:%02x:%02x", b[0], b[1], b[2], b[3], b[4], b[5]);
 }

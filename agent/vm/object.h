@@ -15,4 +15,8 @@ int vm_object_create(struct pool_db *pool, struct value *vm_fields, struct value
  * the caller, who has checked that it may go. */
 int vm_object_destroy(struct pool_db *pool, const char *vm, struct fault *fault);
 
+/* A random address that is locally administered and unicast (IEEE 802, U/L and I/G bits). The
+ * caller frees it. */
+char *vm_object_new_mac(void);
+
 #endif

@@ -34,6 +34,8 @@ static const struct rule {
 	bool needs_guest; /* it makes no sense for what is no VM of its own */
 	bool by_force;
 	bool is_polite;
+	bool is_a_copy; /* of its disks */
+	bool reads;     /* changes nothing of it: may run beside others that do not either */
 } rules[] = {
 	{"start", HALTED, .needs_guest = true},
 	{"start_on", HALTED, .needs_guest = true},
@@ -45,6 +47,10 @@ static const struct rule {
 	{"hard_reboot", RUNNING | PAUSED, .needs_guest = true, .by_force = true},
 	{"migrate_send", HALTED | RUNNING, .needs_guest = true},
 	{"pool_migrate", RUNNING, .needs_guest = true},
+	{"clone", HALTED, .is_a_copy = true, .reads = true},
+	{"copy", HALTED, .is_a_copy = true, .reads = true},
+	{"snapshot", HALTED, .needs_guest = true, .is_a_copy = true},
+	{"revert", HALTED, .is_a_copy = true},
 	{"destroy", HALTED, .needs_guest = false},
 };
 
@@ -81,6 +87,12 @@ static int check_kind(
 	const char *template_field =
 		strcmp(rule->name, "migrate_send") == 0 ? "is_default_template" : "is_a_template";
 
+	if (strcmp(rule->name, "revert") == 0 && !value_find_bool(record, "is_a_snapshot", false))
+		return fault_set(fault, -EPERM, "OPERATION_NOT_ALLOWED",
+			"Only a snapshot can be reverted to: VM.revert wants its ref", NULL);
+	if (rule->is_a_copy && value_find_bool(record, "is_control_domain", false))
+		return fault_set(fault, -EPERM, "OPERATION_NOT_ALLOWED",
+			"A control domain belongs to its host: it is not copied", NULL);
 	if (!rule->needs_guest)
 		return 0;
 	if (value_find_bool(record, template_field, false))
@@ -99,7 +111,8 @@ static bool may_begin_beside(const struct rule *rule, const struct value *runnin
 	for (size_t i = 0; running && i < running->record.n_members; i++) {
 		const struct rule *other =
 			rule_find(value_string(running->record.members[i].value, ""));
-		if (!rule->by_force || !other || !other->is_polite)
+		if (!other ||
+			!((rule->by_force && other->is_polite) || (rule->reads && other->reads)))
 			return false;
 	}
 	return true;
@@ -264,9 +277,16 @@ int vm_forget_operation(struct pool_db *pool, const char *vm, const char *key, s
 	return r < 0 ? r : vm_update_allowed_operations(pool, vm, fault);
 }
 
+bool vm_operation_is_a_copy(const char *operation)
+{
+	const struct rule *rule = rule_find(operation);
+
+	return (rule && rule->is_a_copy) || strcmp(operation, VM_REVERTING) == 0;
+}
+
 bool vm_operation_is_a_guests(const char *operation)
 {
 	const struct rule *rule = rule_find(operation);
 
-	return rule && rule->needs_guest && !is_a_move(operation);
+	return rule && rule->needs_guest && !rule->is_a_copy && !is_a_move(operation);
 }

@@ -10,6 +10,9 @@
 /* Writes VM.allowed_operations if it is not what follows from the VM's other fields. */
 int vm_update_allowed_operations(struct pool_db *pool, const char *vm, struct fault *fault);
 
+/* The mark of a VM that is being made what its snapshot is; the snapshot's is "revert". */
+#define VM_REVERTING "reverting"
+
 /* Whether the operation may begin, in contract 2.6.1's order: OPERATION_BLOCKED [vm, reason],
  * VM_BAD_POWER_STATE [vm, expected, actual], OTHER_OPERATION_IN_PROGRESS [VM, vm, operations,
  * tasks], VM_IS_TEMPLATE [vm, operation], VM_IS_SNAPSHOT [vm, operation], OPERATION_NOT_ALLOWED
@@ -25,6 +28,8 @@ int vm_check_disk_still(
 /* Whether it is one of those that a guest's life consists of (start, pause, clean_shutdown ...):
  * their marks do not outlive the agent that set them. */
 bool vm_operation_is_a_guests(const char *operation);
+/* Whether it copies disks (clone, copy, snapshot, revert). */
+bool vm_operation_is_a_copy(const char *operation);
 
 /* Marks that the operation runs, under a key (a task's ref), and takes the mark away. Both are
  * idempotent and keep allowed_operations true; forgetting the mark of a VM that is gone is fine. */

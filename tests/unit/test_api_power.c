@@ -107,7 +107,8 @@ static void the_power_state_says_what_may_be_asked(void **state)
 		const char *state;
 		const char *allowed[8];
 	} expected[] = {
-		{"Halted", {"start", "start_on", "migrate_send", "destroy"}},
+		{"Halted", {"start", "start_on", "migrate_send", "clone", "copy", "snapshot",
+				   "destroy"}},
 		{"Running", {"pause", "clean_shutdown", "clean_reboot", "hard_shutdown",
 				    "hard_reboot", "migrate_send", "pool_migrate"}},
 		{"Paused", {"unpause", "hard_shutdown", "hard_reboot"}},

@@ -190,6 +190,22 @@ static void a_missing_target_is_an_error(void **state)
 	assert_null(copy);
 }
 
+/* Whether they can be depends on the file system of the folder. */
+static void blocks_are_shared_or_nothing_is_done(void **state)
+{
+	struct files *f = *state;
+
+	write_at(f, MIB, MIB, 1);
+	int r = file_copy_reflink(f->source, f->target, &f->fault);
+	assert_in_range(r, 0, 1);
+	if (r)
+		assert_same(f);
+	else
+		assert_int_equal(allocated(f->target), 0);
+	unlink(f->target);
+	assert_int_equal(file_copy_reflink(f->source, f->target, &f->fault), -ENOENT);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -200,6 +216,7 @@ int main(void)
 		TEST(a_cancel_ends_it_but_not_its_last_round),
 		TEST(a_target_of_another_length_is_an_error),
 		TEST(a_missing_target_is_an_error),
+		TEST(blocks_are_shared_or_nothing_is_done),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

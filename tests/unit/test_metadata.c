@@ -118,7 +118,7 @@ static struct value *receiver_disks(struct world *w, const struct value *refs)
 		struct value *fields = NULL;
 		char *uuid CLEANUP_FREE = NULL;
 		const char *ref = refs->array.items[i]->string;
-		check_ok(&w->fault, metadata_export_vdi(w->a, ref, &fields, &w->fault));
+		check_ok(&w->fault, metadata_export_object(w->a, "VDI", ref, &fields, &w->fault));
 		check_ok(&w->fault, object_get_string(w->a, "VDI", ref, "uuid", &uuid, &w->fault));
 		value_set(disk, "fields", fields);
 		value_set_string(disk, "uuid", uuid);

@@ -139,6 +139,93 @@ static void a_file_of_somebody_else_is_left_alone(void **state)
 	assert_int_equal(access(moving.move.to.path, F_OK), 0);
 }
 
+/* --- Copies -------------------------------------------------------------------------------------
+ */
+
+static void plan_copy(struct moving *moving, struct fixture *f)
+{
+	moving_begin(moving, f);
+	storage_move_clear(&moving->move);
+	check_ok(&f->fault, storage_copy_plan(&f->storage, OWNER, moving->vdi, moving->other,
+				    &moving->move, &f->fault));
+	check_ok(&f->fault, storage_copy_prepare(&f->storage, &moving->move, 0, &f->fault));
+	check_ok(&f->fault, storage_copy_prepare(&f->storage, &moving->move, MIB, &f->fault));
+	assert_int_equal(access(moving->move.to.path, F_OK), 0);
+}
+
+struct insertion {
+	const struct storage_move *move;
+	char *vdi;
+};
+
+static int insert(struct pool_db *pool, void *arg, struct fault *fault)
+{
+	struct insertion *insertion = arg;
+	struct value *fields CLEANUP_VALUE =
+		value_set_string(value_new_struct(), "name_label", "copy");
+
+	return storage_copy_insert(pool, insertion->move, fields, &insertion->vdi, fault);
+}
+
+static void a_copy_without_a_row_goes(void **state)
+{
+	struct moving moving CLEANUP_MOVING;
+
+	plan_copy(&moving, *state);
+	assert_settled(&moving, false);
+}
+
+static void both_files_stay_when_both_have_rows(void **state)
+{
+	struct fixture *f = *state;
+	struct moving moving CLEANUP_MOVING;
+	char *path CLEANUP_FREE = NULL;
+
+	plan_copy(&moving, f);
+	struct insertion insertion = {.move = &moving.move};
+	check_ok(&f->fault, pool_db_transaction(f->storage.pool, insert, &insertion, &f->fault));
+	char *copy CLEANUP_FREE = insertion.vdi;
+	check_ok(&f->fault, storage_recover(&f->storage, OWNER, &f->fault));
+	check_ok(&f->fault, vdi_path(&f->storage, copy, &path, &f->fault));
+	assert_string_equal(path, moving.move.to.path);
+	assert_int_equal(access(path, F_OK), 0);
+	assert_int_equal(access(moving.move.from.path, F_OK), 0);
+	assert_int_equal(allocation(f, moving.move.from.sr), MIB);
+	assert_int_equal(allocation(f, moving.other), MIB);
+}
+
+static int replace(struct pool_db *pool, void *arg, struct fault *fault)
+{
+	struct insertion *insertion = arg;
+
+	return storage_copy_replace(pool, insertion->move, insertion->vdi, fault);
+}
+
+static void what_a_replaced_vdi_had_goes(void **state)
+{
+	struct fixture *f = *state;
+	struct moving moving CLEANUP_MOVING;
+	char *before CLEANUP_FREE = NULL;
+	char *after CLEANUP_FREE = NULL;
+
+	plan_copy(&moving, f);
+	struct value *fields CLEANUP_VALUE = value_new_struct();
+	value_set_string(fields, "SR", moving.other);
+	value_set_int(fields, "virtual_size", 3 * MIB);
+	struct insertion insertion = {.move = &moving.move};
+	check_ok(&f->fault, vdi_create(&f->storage, fields, &insertion.vdi, &f->fault));
+	char *vdi CLEANUP_FREE = insertion.vdi;
+	check_ok(&f->fault, vdi_path(&f->storage, vdi, &before, &f->fault));
+	check_ok(&f->fault, storage_record_image(&f->storage, OWNER, vdi, &f->fault));
+	check_ok(&f->fault, pool_db_transaction(f->storage.pool, replace, &insertion, &f->fault));
+	check_ok(&f->fault, storage_recover(&f->storage, OWNER, &f->fault));
+	check_ok(&f->fault, vdi_path(&f->storage, vdi, &after, &f->fault));
+	assert_string_equal(after, moving.move.to.path);
+	assert_int_equal(access(after, F_OK), 0);
+	assert_int_equal(access(before, F_OK), -1);
+	assert_int_equal(allocation(f, moving.other), MIB);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
@@ -149,6 +236,9 @@ int main(void)
 		TEST(after_the_commit_the_old_file_goes),
 		TEST(taken_back_the_new_file_goes),
 		TEST(a_file_of_somebody_else_is_left_alone),
+		TEST(a_copy_without_a_row_goes),
+		TEST(both_files_stay_when_both_have_rows),
+		TEST(what_a_replaced_vdi_had_goes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
