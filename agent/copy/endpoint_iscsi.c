@@ -31,7 +31,7 @@
 #define MAX_WRITE   ((size_t)256 << 10)
 #define ZEROS_BYTES MAX_WRITE
 
-/* After so long without an answer the target is nudged, later less and less often. */
+/* After so long without an answer the target is nudged, then less and less often. */
 #define NUDGE_FIRST (5 * USEC_PER_MSEC)
 #define NUDGE_MOST  USEC_PER_SEC
 
@@ -56,7 +56,6 @@ struct endpoint_iscsi {
 	uint64_t n_ended;              /* requests, ever */
 	struct iscsi_op *first, *last; /* in flight, oldest first */
 	struct iscsi_op *retired;      /* ended; the library may still look at their tasks */
-	bool nudging;                  /* a nudge has not been answered */
 	uint64_t nudge_usec;           /* when the next one is due */
 	uint64_t nudge_delay_usec;
 };
@@ -267,46 +266,40 @@ static void bury(struct endpoint_iscsi *iscsi)
 	free_retired(iscsi);
 }
 
+/* Its answer stands where the others stand: what it woke comes by itself. */
 static void nudge_done(
 	struct iscsi_context *context, int status, void *command_data, void *private_data)
 {
-	struct endpoint_iscsi *iscsi = private_data;
-
 	(void)context;
 	(void)status;
 	(void)command_data;
-	iscsi->nudging = false;
-	iscsi->nudge_usec = clock_deadline(iscsi->nudge_delay_usec);
+	(void)private_data;
 }
 
 /* When tgtd 1.0.85 has taken the answer to a ping of its own from the list of what it is to send,
  * it stops sending (iscsi_task_tx_start), though answers to us may stand behind it in that list:
  * they wait for the next event of this connection, which is the next ping, seconds later. Another
- * command is such an event. The pause of a guest must not depend on that. */
+ * command is such an event. The pause of a guest must not depend on that. One nudge may be too few:
+ * its own answer stands in that list too when it came just before. */
 static void nudge_if_due(struct endpoint_iscsi *iscsi)
 {
 	struct iscsi_session *session = &iscsi->session;
 
-	if (!iscsi->first || iscsi->nudging || session->dead ||
-		clock_now_usec() < iscsi->nudge_usec)
+	if (!iscsi->first || session->dead || clock_now_usec() < iscsi->nudge_usec)
 		return;
 	iscsi->nudge_delay_usec = MIN(iscsi->nudge_delay_usec * 2, NUDGE_MOST);
 	iscsi->nudge_usec = clock_deadline(iscsi->nudge_delay_usec);
 	/* While we are still sending, the target has events enough. */
-	if (!iscsi_session_is_drained(session) ||
-		iscsi_nop_out_async(session->context, nudge_done, NULL, 0, iscsi) != 0)
-		return;
-	iscsi->nudging = true;
-	iscsi_session_kick(session);
+	if (iscsi_session_is_drained(session) &&
+		iscsi_nop_out_async(session->context, nudge_done, NULL, 0, NULL) == 0)
+		iscsi_session_kick(session);
 }
 
 static uint64_t next_deadline(const struct endpoint_iscsi *iscsi, uint64_t deadline_usec)
 {
-	if (iscsi->first)
-		deadline_usec = MIN(iscsi->first->deadline_usec, deadline_usec);
-	if (iscsi->first && !iscsi->nudging)
-		deadline_usec = MIN(iscsi->nudge_usec, deadline_usec);
-	return deadline_usec;
+	return iscsi->first
+		       ? MIN(MIN(iscsi->first->deadline_usec, iscsi->nudge_usec), deadline_usec)
+		       : deadline_usec;
 }
 
 /* One round of waiting; ends what is due or dead. */

@@ -336,9 +336,11 @@ static void a_target_that_keeps_silent_is_nudged(void **state)
 	assert_int_equal(n_nudges, 0); /* Nothing is asked of it. */
 	struct counted write = counted_new(ENDPOINT_WRITE, 0, sizeof(data), data);
 	assert_int_equal(counted_submit(endpoint, &write), 0);
-	assert_int_equal(endpoint_service(endpoint, clock_deadline(200000), NULL), -ETIMEDOUT);
+	assert_int_equal(endpoint_service(endpoint, clock_deadline(700000), NULL), -ETIMEDOUT);
 	assert_int_equal(endpoint_service(endpoint, clock_deadline(50000), NULL), -ETIMEDOUT);
-	assert_int_equal(n_nudges, 1); /* It was not answered either. */
+	/* Not only once, as its answer may be held back like the others: after 5 ms, 15, 35, 75,
+	 * 155, 315, 635. */
+	assert_in_range(n_nudges, 2, 7);
 	lun_signal(&lun, SIGCONT);
 	while (!write.n_ended)
 		assert_int_equal(endpoint_service(endpoint, USEC_FOREVER, NULL), 0);
