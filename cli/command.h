@@ -81,9 +81,9 @@ enum {
 	N_TRUST_COMMANDS = 1,
 	N_USER_COMMANDS = 6,
 	N_VBD_COMMANDS = 3,
-	N_VDI_COMMANDS = 6,
+	N_VDI_COMMANDS = 9,
 	N_VIF_COMMANDS = 3,
-	N_VM_COMMANDS = 10,
+	N_VM_COMMANDS = 14,
 };
 extern const struct command doctor_commands[N_DOCTOR_COMMANDS];
 extern const struct command host_commands[N_HOST_COMMANDS];

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/cleanup.h"
 #include "base/parse.h"
+#include "cli/copies.h"
 #include "cli/errors.h"
 #include "cli/interrupt.h"
 #include "cli/object.h"
@@ -168,4 +169,10 @@ const struct command vdi_commands[N_VDI_COMMANDS] = {
 		.help = "makes a disk larger"},
 	{"vdi", "migrate", vdi_migrate, {{"VDI", "VDI", false}, {"SR", "SR", false}},
 		.help = "moves a disk to another SR of its host, also while its VM runs"},
+	{"vdi", "clone", vdi_clone, {{"VDI", "VDI", false}},
+		.help = "copies a disk that no guest has and prints the new one's uuid"},
+	{"vdi", "copy", vdi_copy, {{"VDI", "VDI", false}, {"SR", "SR", false}},
+		.help = "the same, into another SR of its host"},
+	{"vdi", "snapshot", vdi_snapshot, {{"VDI", "VDI", false}},
+		.help = "the same as clone, but read-only and known as the disk's snapshot"},
 };

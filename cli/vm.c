@@ -3,6 +3,7 @@
 #include "base/cleanup.h"
 #include "base/parse.h"
 #include "base/uuid.h"
+#include "cli/copies.h"
 #include "cli/device.h"
 #include "cli/errors.h"
 #include "cli/views.h"
@@ -57,6 +58,9 @@ static int vm_show(struct context *context, struct fault *fault)
 	if (r == 0)
 		r = view_write_some(context, &vif_view, "Network cards",
 			value_find(object.record, "VIFs"), fault);
+	if (r == 0)
+		r = view_write_some(context, &view_all, "Snapshots",
+			value_find(object.record, "snapshots"), fault);
 	return r;
 }
 
@@ -245,4 +249,12 @@ const struct command vm_commands[N_VM_COMMANDS] = {
 	{"vm", "unpause", vm_unpause, {{"VM", "VM", false}}, .help = "lets a paused one go on"},
 	{"vm", "migrate", vm_migrate, {{"VM", "VM", false}}, COMMAND_OPTIONS(vm_migrate_options),
 		"moves a virtual machine and its disks to another pool"},
+	{"vm", "clone", vm_clone, {{"VM", "VM", false}, {"NAME", NULL, false}},
+		.help = "makes another of a halted one, with its disks, and prints its uuid"},
+	{"vm", "copy", vm_copy, {{"VM", "VM", false}, {"NAME", NULL, false}},
+		COMMAND_OPTIONS(vm_copy_options), "the same, with its disks in another SR"},
+	{"vm", "snapshot", vm_snapshot, {{"VM", "VM", false}, {"NAME", NULL, false}},
+		.help = "keeps a halted one as it is now and prints the snapshot's uuid"},
+	{"vm", "snapshot-revert", vm_revert, {{"SNAPSHOT", "VM", false}},
+		.help = "makes the virtual machine what it was at the snapshot"},
 };

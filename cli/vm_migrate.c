@@ -47,20 +47,10 @@ static int call_move(struct context *context, const struct move *move, const cha
 		value_copy(move->plan.options), NULL);
 }
 
-/* The ref in a task's result, "<value>OpaqueRef:...</value>". The caller frees it. */
-static char *result_ref(const struct value *task)
-{
-	const char *text = value_find_string(task, "result", "");
-	const char *open = strstr(text, "<value>");
-	const char *from = open ? open + strlen("<value>") : text;
-
-	return xstrndup(from, strcspn(from, "<"));
-}
-
 /* The uuid of the VM at the destination; "" when it cannot be asked. The caller frees it. */
 static char *arrived_uuid(struct context *context, const struct value *task)
 {
-	char *ref CLEANUP_FREE = result_ref(task);
+	char *ref CLEANUP_FREE = wait_result(task);
 	struct value *uuid CLEANUP_VALUE = NULL;
 
 	session_set_cancel(context->peer, interrupt_second());

@@ -142,3 +142,12 @@ int wait_outcome(const char *task, const struct value *record, struct fault *fau
 		fault_add_param(fault, value_string(info->array.items[i], ""));
 	return -EREMOTEIO;
 }
+
+char *wait_result(const struct value *record)
+{
+	const char *text = value_find_string(record, "result", "");
+	const char *open = strstr(text, "<value>");
+	const char *from = open ? open + strlen("<value>") : text;
+
+	return xstrndup(from, strcspn(from, "<"));
+}

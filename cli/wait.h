@@ -18,5 +18,7 @@ int wait_for_task(struct context *context, const char *task, enum wait_interrupt
 
 /* How an ended task ended: 0, -ECANCELED with TASK_CANCELLED, or -EREMOTEIO with its error. */
 int wait_outcome(const char *task, const struct value *record, struct fault *fault);
+/* The ref in a task's result, "<value>OpaqueRef:...</value>". The caller frees it. */
+char *wait_result(const struct value *record);
 
 #endif

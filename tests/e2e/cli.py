@@ -148,6 +148,27 @@ class Cli(unittest.TestCase):
         self.assertEqual(len(self.json("A", "host", "list")), 1)
         self.assertEqual(self.json("B", "vdi", "show", "disk")["virtual_size"], MIB)
 
+    def copies(self, a, vm, before):
+        """Of the halted VM "web", which is as it was in the end."""
+        def digests(ref):
+            return [digest(a.vdi_path(vdi)) for vdi in a.disks_of(ref)]
+        snapshot = a.vm_by_uuid(self.ferry("A", "vm", "snapshot", "web", "kept").strip())
+        clone = a.vm_by_uuid(self.json("A", "vm", "clone", "kept", "second")["uuid"])
+        copy = a.vm_by_uuid(self.ferry("A", "vm", "copy", "web", "third", "--sr", "store").strip())
+        self.assertEqual([digests(ref) for ref in (snapshot, clone, copy)], [before] * 3)
+        self.assertIn("kept", self.ferry("A", "vm", "show", "web"))
+        a.vdi_write(a.disks_of(vm)[0], b"changed")
+        self.ferry("A", "vm", "snapshot-revert", "kept")
+        self.assertEqual(digests(vm), before)
+        self.assertIn("snapshots", self.ferry("A", "vm", "destroy", "web", code=1))
+        for name in ("kept", "second", "third"):
+            self.ferry("A", "vm", "destroy", name, "--with-disks")
+        disk = a.session.VDI.get_uuid(a.disks_of(vm)[0])
+        for arguments in (["clone", disk], ["snapshot", disk], ["copy", disk, "store"]):
+            made = self.ferry("A", "vdi", *arguments).strip()
+            self.assertEqual(digest(a.vdi_path(a.session.VDI.get_by_uuid(made))), before[0])
+            self.ferry("A", "vdi", "destroy", made)
+
     def test_from_trust_to_the_move_there_and_back(self):
         a, b = self.pools["A"], self.pools["B"]
         self.assertIn("ferry trust A", self.ferry("A", "vm", "list", code=1))
@@ -170,6 +191,8 @@ class Cli(unittest.TestCase):
         a.vdi_write(a.disks_of(vm)[0], os.urandom(SIZE // 2))
         before = [digest(a.vdi_path(vdi)) for vdi in a.disks_of(vm)]
         self.assertEqual(self.json("A", "vdi", "show", "data")["virtual_size"], 21 * GIB)
+
+        self.copies(a, vm, before)
 
         move = ["vm", "migrate", "web", "--sr", "store"]
         b.session.pool.set_default_SR(b.session.pool.get_all()[0], NULL)
