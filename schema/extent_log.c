@@ -22,12 +22,7 @@ struct log {
 /* --- What the caller gave ----------------------------------------------------------------------
  */
 
-static uint64_t extent_end(struct extent extent)
-{
-	return extent.offset + extent.length;
-}
-
-static int check_extent(struct extent extent, struct fault *fault)
+int extent_check(struct extent extent, struct fault *fault)
 {
 	if (extent.length > 0 && extent.offset % SECTOR == 0 && extent.length % SECTOR == 0 &&
 		extent.offset <= INT64_MAX && extent.length <= INT64_MAX - extent.offset)
@@ -57,7 +52,7 @@ static int normalize(const struct extent *extents, size_t n, struct extent **ret
 	if (!runs)
 		return fault_text(fault, -ENOMEM, "extent log: no memory for %zu extents", n);
 	for (size_t i = 0; i < n; i++) {
-		int r = check_extent(extents[i], fault);
+		int r = extent_check(extents[i], fault);
 		if (r < 0)
 			return r;
 		runs[i] = extents[i];

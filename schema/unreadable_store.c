@@ -6,28 +6,11 @@
 #include <errno.h>
 #include <inttypes.h>
 
-#define SECTOR 512
-
 struct place {
 	struct db *db;
 	int64_t migration;
 	int64_t disk;
 };
-
-static uint64_t end_of(struct extent extent)
-{
-	return extent.offset + extent.length;
-}
-
-static int check_extent(struct extent extent, struct fault *fault)
-{
-	if (extent.length > 0 && extent.offset % SECTOR == 0 && extent.length % SECTOR == 0 &&
-		extent.offset <= INT64_MAX && extent.length <= INT64_MAX - extent.offset)
-		return 0;
-	return fault_text(fault, -EINVAL,
-		"unreadable extent %" PRIu64 "+%" PRIu64 ": one or more whole sectors of %d bytes",
-		extent.offset, extent.length, SECTOR);
-}
 
 /* The rows that overlap or touch [from, to], or all. */
 static int list(struct place place, uint64_t from, uint64_t to, struct unreadable_row **ret_rows,
@@ -81,22 +64,22 @@ static int cut(struct place place, struct extent extent, int error, struct exten
 {
 	struct unreadable_row *rows CLEANUP_FREE = NULL;
 	size_t n = 0;
-	int r = list(place, extent.offset, end_of(extent), &rows, &n, fault);
+	int r = list(place, extent.offset, extent_end(extent), &rows, &n, fault);
 
 	for (size_t i = 0; r == 0 && i < n; i++) {
 		struct extent row = rows[i].extent;
 		r = erase(place, row.offset, fault);
 		if (r == 0 && rows[i].error == error) {
-			uint64_t end = MAX(end_of(row), end_of(*wide));
+			uint64_t end = MAX(extent_end(row), extent_end(*wide));
 			wide->offset = MIN(row.offset, wide->offset);
 			wide->length = end - wide->offset;
 			continue;
 		}
 		if (r == 0)
-			r = insert(place, row.offset, MIN(end_of(row), extent.offset),
+			r = insert(place, row.offset, MIN(extent_end(row), extent.offset),
 				rows[i].error, fault);
 		if (r == 0)
-			r = insert(place, MAX(row.offset, end_of(extent)), end_of(row),
+			r = insert(place, MAX(row.offset, extent_end(extent)), extent_end(row),
 				rows[i].error, fault);
 	}
 	return r;
@@ -109,7 +92,7 @@ static int change(struct agent_db *agent, const char *migration, unsigned disk,
 	struct place place = {.db = agent->db, .disk = disk};
 	struct extent wide = extent;
 	struct db_scope scope;
-	int r = check_extent(extent, fault);
+	int r = extent_check(extent, fault);
 
 	if (r == 0)
 		r = db_begin(agent->db, DB_WRITE, &scope, fault);
@@ -119,7 +102,7 @@ static int change(struct agent_db *agent, const char *migration, unsigned disk,
 	if (r == 0)
 		r = cut(place, extent, error, &wide, fault);
 	if (r == 0 && error)
-		r = insert(place, wide.offset, end_of(wide), error, fault);
+		r = insert(place, wide.offset, extent_end(wide), error, fault);
 	return db_end(&scope, r, fault);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A directory that several hosts reach: the mark that tells whose it is, and the holds that tell
- *the other hosts which files one of them is working on.
+ * the other hosts which files one of them is working on.
  *
  *	.ferry-sr                        the mark: the SR's uuid
  *	.ferry-hold.<host>.<location>    a hold: how many bytes its file may yet take
