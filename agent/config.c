@@ -55,6 +55,8 @@ static const struct config_key keys[] = {
 		.max = 3600 * SEC),
 	KEY("migration", "bandwidth", SIZE, bandwidth_bytes_per_sec, "0", .min = 64 * KIB,
 		.max = UINT64_C(1) << 40, .zero = "unlimited"),
+	KEY("pool", "copy_interval", DURATION, pool_copy_usec, "5s", .min = 200 * MS,
+		.max = 3600 * SEC),
 	KEY("copy", "sessions", COUNT, copy_sessions, "0", .min = 1, .max = 16,
 		.zero = "the built-in default"),
 	KEY("copy", "request_size", SIZE, copy_request_bytes, "0", .min = 4096, .max = 16 * MIB,

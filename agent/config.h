@@ -42,6 +42,9 @@ struct config {
 	uint64_t max_downtime_usec;
 	uint64_t bandwidth_bytes_per_sec; /* 0: unlimited */
 
+	/* [pool] */
+	uint64_t pool_copy_usec;
+
 	/* [copy]; 0: the copier's own default */
 	uint64_t copy_sessions;
 	uint64_t copy_request_bytes;

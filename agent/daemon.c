@@ -10,6 +10,7 @@
 #include "agent/migrate/supervisor.h"
 #include "agent/notify.h"
 #include "agent/pool/member.h"
+#include "agent/pool/replica.h"
 #include "agent/privileges.h"
 #include "agent/storage/storage.h"
 #include "agent/tunnel/tunnel.h"
@@ -72,7 +73,8 @@ struct daemon {
 	struct guests *guests;
 	struct api *api;
 	struct server *server;
-	struct member *member; /* NULL: this host is the coordinator */
+	struct member *member;   /* NULL: this host is the coordinator */
+	struct replica *replica; /* the same */
 };
 
 /* --- Ground -------------------------------------------------------------------------------------
@@ -330,7 +332,17 @@ static int start_member(struct daemon *daemon, struct fault *fault)
 		.arg = daemon,
 	};
 
-	return daemon->home.link ? member_start(&params, &daemon->member, fault) : 0;
+	const struct replica_params replica_params = {
+		.link = daemon->home.link,
+		.state_dir = daemon->config->state_dir,
+		.interval_usec = daemon->config->pool_copy_usec,
+	};
+	int r;
+
+	if (!daemon->home.link)
+		return 0;
+	r = member_start(&params, &daemon->member, fault);
+	return r < 0 ? r : replica_start(&replica_params, &daemon->replica, fault);
 }
 
 static int start_services(struct daemon *daemon, struct fault *fault)
@@ -349,6 +361,7 @@ static int start_services(struct daemon *daemon, struct fault *fault)
 		.fingerprint = daemon->fingerprint,
 		.coordinator = daemon->home.coordinator_address,
 		.secret = daemon->home.membership.secret,
+		.copy_usec = config->pool_copy_usec,
 		.restart = ask_for_restart,
 		.restart_arg = daemon,
 	};
@@ -470,6 +483,7 @@ static void stop_services(struct daemon *daemon)
 	daemon->supervisor = supervisor_stop(daemon->supervisor);
 	daemon->tunnel = tunnel_stop(daemon->tunnel);
 	daemon->guests = guests_free(daemon->guests);
+	daemon->replica = replica_stop(daemon->replica);
 	daemon->member = member_stop(daemon->member);
 	free(TAKE_PTR(daemon->url_file));
 }

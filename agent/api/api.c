@@ -10,6 +10,7 @@
 #include "agent/api/jobs.h"
 #include "agent/api/sessions.h"
 #include "agent/api/tasks.h"
+#include "agent/pool/handout.h"
 #include "agent/pool/link.h"
 #include "agent/pool/roster.h"
 #include "base/alloc.h"
@@ -291,10 +292,14 @@ static int run_execution(void *arg, const struct execution *execution, struct va
 }
 
 /* What the coordinator alone does for all: it knows the hosts, and what they work on. */
-static int start_coordinator(struct api *api, struct fault *fault)
+static int start_coordinator(struct api *api, const struct api_params *params, struct fault *fault)
 {
 	int r = roster_new(api->pool, api->host_ref, &api->roster, fault);
 
+	char *path CLEANUP_FREE = xasprintf("%s/pool.db", api->state_dir ? api->state_dir : ".");
+
+	if (r == 0)
+		api->handout = handout_new(path, params->copy_usec / 2);
 	return r < 0 ? r : tasks_recover(api->tasks, await_task, api, fault);
 }
 
@@ -319,7 +324,7 @@ static int start_parts(struct api *api, const struct api_params *params, struct 
 	int r;
 
 	api->tasks = tasks_new(api->pool, api->host_ref);
-	r = api->coordinator_address ? 0 : start_coordinator(api, fault);
+	r = api->coordinator_address ? 0 : start_coordinator(api, params, fault);
 	if (r == 0)
 		r = events_new(api->pool, &api->events, fault);
 	if (r == 0)
@@ -417,6 +422,7 @@ struct api *api_free(struct api *api)
 	tasks_free(api->tasks);
 	forwards_free(api->forwards);
 	roster_free(api->roster);
+	handout_free(api->handout);
 	auth_free(api->auth);
 	sessions_free(api->sessions);
 	events_free(api->events);

@@ -33,6 +33,7 @@ struct api_params {
 	const char
 		*coordinator; /* a member: what clients are told; NULL: this is the coordinator */
 	const char *secret;   /* a member: shared with the coordinator */
+	uint64_t copy_usec;   /* the coordinator: how old a member's copy of pool.db may be */
 	/* This host has joined a pool: the daemon is to start anew, soon. */
 	void (*restart)(void *arg);
 	void *restart_arg;

@@ -20,6 +20,7 @@ struct events;
 struct executions;
 struct forwards;
 struct guests;
+struct handout;
 struct jobs;
 struct roster;
 struct sessions;
@@ -46,6 +47,7 @@ struct api {
 	char *coordinator_address; /* NULL: this host is the coordinator */
 	char *secret;              /* of a member, shared with the coordinator */
 	struct roster *roster;     /* of the coordinator */
+	struct handout *handout;   /* of the coordinator */
 	struct forwards *forwards;
 	struct executions *executions; /* of a member */
 	atomic_bool is_joining;

@@ -3,6 +3,7 @@
  * coordinator; and what a host asks that is about to join, or has left. */
 #include "agent/api/context.h"
 #include "agent/api/executions.h"
+#include "agent/pool/handout.h"
 #include "agent/pool/join.h"
 #include "agent/pool/link.h"
 #include "agent/pool/roster.h"
@@ -103,6 +104,28 @@ static int pool_tick(struct call *call, struct value *const *args, struct value 
 	if (r == 0)
 		roster_heard(api->roster, host, args[0]->integer, args[1]->integer);
 	return r;
+}
+
+static int pool_copy_offer(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	struct api *api = api_of(call);
+	int r = require_coordinator(api, call_method(call), fault);
+
+	return r < 0 ? r
+		     : handout_offer(api->handout, arg_text(args, 0), args[1]->boolean, ret_result,
+			       fault);
+}
+
+static int pool_copy_read(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	struct api *api = api_of(call);
+	int r = require_coordinator(api, call_method(call), fault);
+
+	return r < 0 ? r
+		     : handout_read(api->handout, arg_text(args, 0), args[1]->integer, ret_result,
+			       fault);
 }
 
 /* --- The coordinator asks a member -------------------------------------------------------------
@@ -264,6 +287,14 @@ static const struct param tick_params[] = {
 	{"memory_total", PARAM_INT, NULL},
 	{"memory_free", PARAM_INT, NULL},
 };
+static const struct param offer_params[] = {
+	{"have", PARAM_STRING, NULL},
+	{"now", PARAM_BOOL, NULL},
+};
+static const struct param read_params[] = {
+	{"copy", PARAM_STRING, NULL},
+	{"offset", PARAM_INT, NULL},
+};
 static const struct param execute_params[] = {
 	{"id", PARAM_STRING, NULL},
 	{"task", PARAM_STRING, "task ref"},
@@ -313,6 +344,22 @@ static const struct method rows[] = {
 		PARAMS(tick_params),
 		.result = "void",
 		.doc = "A member is there.",
+	},
+	{
+		.name = "Pool.copy_offer",
+		.handle = pool_copy_offer,
+		.flags = HOST_FLAGS,
+		PARAMS(offer_params),
+		.result = "struct",
+		.doc = "The newest copy of the pool's database, if the member has an older one.",
+	},
+	{
+		.name = "Pool.copy_read",
+		.handle = pool_copy_read,
+		.flags = HOST_FLAGS,
+		PARAMS(read_params),
+		.result = "string",
+		.doc = "A piece of such a copy, in Base64.",
 	},
 	{
 		.name = "Pool.execute",

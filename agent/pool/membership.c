@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/pool/membership.h"
 
+#include "agent/pool/replica.h"
 #include "base/alloc.h"
 #include "base/io.h"
 #include "base/json.h"
@@ -82,12 +83,15 @@ int membership_confirm(const char *state_dir, struct fault *fault)
 {
 	char *from CLEANUP_FREE = file_of(state_dir, true);
 	char *to CLEANUP_FREE = file_of(state_dir, false);
+	int r = replica_remove(state_dir, fault); /* of another pool */
 
+	if (r < 0)
+		return r;
 	if (rename(from, to) < 0) {
 		int error = -errno;
 		return fault_errno(fault, error, "cannot rename %s", from);
 	}
-	int r = io_sync_parent(to);
+	r = io_sync_parent(to);
 	return r < 0 ? fault_errno(fault, r, "cannot store %s", to) : 0;
 }
 
@@ -105,7 +109,9 @@ static int remove_one(const char *state_dir, bool is_joining, struct fault *faul
 
 int membership_remove(const char *state_dir, struct fault *fault)
 {
-	int r = remove_one(state_dir, true, fault);
+	int r = replica_remove(state_dir, fault);
 
+	if (r == 0)
+		r = remove_one(state_dir, true, fault);
 	return r < 0 ? r : remove_one(state_dir, false, fault);
 }

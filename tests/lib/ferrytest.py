@@ -214,6 +214,7 @@ class Pool:
                 "log_level": "debug",
             },
             "migration": {},
+            "pool": {},
             "copy": {},
             "tgt": {},
             "guest": {"watchdog": os.path.join(BIN, "ferry-watchdog")},

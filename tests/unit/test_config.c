@@ -123,6 +123,8 @@ static void every_key_is_read(void **state)
 				   "peer_timeout = 2s\n"
 				   "max_downtime = 1s\n"
 				   "bandwidth = 100M\n"
+				   "\n[pool]\n"
+				   "copy_interval = 7s\n"
 				   "\n[copy]\n"
 				   "sessions = 2\n"
 				   "request_size = 256K\n"
@@ -180,7 +182,7 @@ static void an_unknown_section_is_named_even_when_it_is_empty(void **state)
 {
 	(void)state;
 	REFUSED("[ferryd]\n[copi]\n", ":2: unknown section [copi]",
-		"allowed: [ferryd], [migration], [copy], [tgt]");
+		"allowed: [ferryd], [migration], [pool], [copy], [tgt]");
 	REFUSED("\n[Ferryd]\nuser = x\n", ":2: unknown section [Ferryd]");
 	REFUSED("user = x\n", ":1: user stands before the first [section]");
 }
