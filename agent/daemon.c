@@ -6,11 +6,12 @@
 #include "agent/home.h"
 #include "agent/inventory.h"
 #include "agent/listener.h"
+#include "agent/lobby.h"
 #include "agent/machine.h"
 #include "agent/migrate/supervisor.h"
 #include "agent/notify.h"
 #include "agent/pool/member.h"
-#include "agent/pool/replica.h"
+#include "agent/pool/reign.h"
 #include "agent/privileges.h"
 #include "agent/storage/storage.h"
 #include "agent/tunnel/tunnel.h"
@@ -62,6 +63,7 @@ struct daemon {
 	char *certificate;
 	char *key;
 	char *fingerprint;
+	struct lobby *lobby; /* while it waits for its coordinator */
 	struct home home;
 	struct pool_db *pool; /* home's */
 	struct agent_db *agent;
@@ -73,8 +75,7 @@ struct daemon {
 	struct guests *guests;
 	struct api *api;
 	struct server *server;
-	struct member *member;   /* NULL: this host is the coordinator */
-	struct replica *replica; /* the same */
+	struct member *member; /* NULL: this host is the coordinator */
 };
 
 /* --- Ground -------------------------------------------------------------------------------------
@@ -138,21 +139,60 @@ static int start_ground(struct daemon *daemon, struct fault *fault)
 /* --- State --------------------------------------------------------------------------------------
  */
 
+/* Never a reason not to start: an SR that is away concerns its own disks alone. */
+static void log_failure(const char *id, const char *what, const struct fault *fault)
+{
+	char *text CLEANUP_FREE = fault_describe(fault);
+
+	log_warn(id, "%s error=\"%s\"", what, text);
+}
+
+/* A host that is joining is nobody's yet. */
+static void open_lobby(struct daemon *daemon, const struct membership *membership)
+{
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	const struct lobby_params params = {
+		.config = daemon->config,
+		.membership = membership,
+		.listen_fd = daemon->listen_fd,
+		.url = daemon->url,
+		.certificate = daemon->certificate,
+		.key = daemon->key,
+		.fingerprint = daemon->fingerprint,
+		.decided = ask_for_restart,
+		.arg = daemon,
+	};
+
+	if (membership->kind != MEMBERSHIP_JOINING &&
+		lobby_open(&params, &daemon->lobby, &fault) < 0)
+		log_failure("NO_LOBBY", "this host cannot be told to take over", &fault);
+}
+
 /* The daemon counts as started: systemd does not end it while it waits. */
-static bool wait_for_coordinator(void *arg, uint64_t duration_usec, const char *why)
+static bool wait_for_coordinator(
+	void *arg, uint64_t duration_usec, const struct membership *membership, const char *why)
 {
 	struct daemon *daemon = arg;
-	struct pollfd pollfd = {.fd = daemon->signal_fd, .events = POLLIN};
+	struct pollfd fds[] = {{.fd = daemon->signal_fd, .events = POLLIN},
+		{.fd = daemon->restart_fd, .events = POLLIN}};
 	struct signalfd_siginfo info;
+	uint64_t asked;
 
 	if (!daemon->is_announced) {
 		log_warn("COORDINATOR_AWAY", "error=\"%s\": waiting for it", why);
+		open_lobby(daemon, membership);
 		notify_ready("waiting for the pool's coordinator");
 	}
 	daemon->is_announced = true;
-	if (cancel_poll(NULL, &pollfd, 1, clock_deadline(duration_usec)) <= 0)
+	if (cancel_poll(NULL, fds, ARRAY_SIZE(fds), clock_deadline(duration_usec)) <= 0)
 		return true;
-	return read(daemon->signal_fd, &info, sizeof(info)) != sizeof(info) ||
+	if (fds[1].revents && read(daemon->restart_fd, &asked, sizeof(asked)) > 0) {
+		/* The answer goes out first; whom it waits for then is another. */
+		cancel_sleep(NULL, RESTART_USEC);
+		daemon->lobby = lobby_close(daemon->lobby);
+		daemon->is_announced = false;
+	}
+	return !fds[0].revents || read(daemon->signal_fd, &info, sizeof(info)) != sizeof(info) ||
 	       info.ssi_signo == SIGHUP;
 }
 
@@ -167,6 +207,7 @@ static int open_pool(struct daemon *daemon, struct fault *fault)
 	};
 	int r = home_open(&params, &daemon->home, fault);
 
+	daemon->lobby = lobby_close(daemon->lobby);
 	daemon->is_announced = false;
 	daemon->pool = daemon->home.pool;
 	return r < 0 ? r
@@ -205,14 +246,6 @@ static int open_databases(struct daemon *daemon, struct fault *fault)
 		.qemu_img = daemon->config->qemu_img,
 	};
 	return 0;
-}
-
-/* Never a reason not to start: an SR that is away concerns its own disks alone. */
-static void log_failure(const char *id, const char *what, const struct fault *fault)
-{
-	char *text CLEANUP_FREE = fault_describe(fault);
-
-	log_warn(id, "%s error=\"%s\"", what, text);
 }
 
 static void tick(struct daemon *daemon)
@@ -316,10 +349,15 @@ static int start_guests(struct daemon *daemon, struct fault *fault)
 		.program = daemon->config->qemu,
 		.shutdown_usec = daemon->config->shutdown_timeout_usec,
 		.memory = machine_memory,
+		.is_doubtful = reign_is_doubtful(daemon->config->state_dir),
 	};
 	int r = guests_new(&params, &daemon->guests, fault);
 
-	return r < 0 ? r : guests_recover(daemon->guests, fault);
+	if (r == 0)
+		r = guests_recover(daemon->guests, fault);
+	if (r >= 0 && guests_are_known(daemon->guests))
+		reign_trust(daemon->config->state_dir);
+	return r;
 }
 
 static int start_member(struct daemon *daemon, struct fault *fault)
@@ -327,22 +365,14 @@ static int start_member(struct daemon *daemon, struct fault *fault)
 	const struct member_params params = {
 		.link = daemon->home.link,
 		.membership = &daemon->home.membership,
+		.state_dir = daemon->config->state_dir,
+		.copy_usec = daemon->config->pool_copy_usec,
 		.memory = machine_memory,
 		.ejected = ask_for_restart,
 		.arg = daemon,
 	};
 
-	const struct replica_params replica_params = {
-		.link = daemon->home.link,
-		.state_dir = daemon->config->state_dir,
-		.interval_usec = daemon->config->pool_copy_usec,
-	};
-	int r;
-
-	if (!daemon->home.link)
-		return 0;
-	r = member_start(&params, &daemon->member, fault);
-	return r < 0 ? r : replica_start(&replica_params, &daemon->replica, fault);
+	return daemon->home.link ? member_start(&params, &daemon->member, fault) : 0;
 }
 
 static int start_services(struct daemon *daemon, struct fault *fault)
@@ -360,7 +390,7 @@ static int start_services(struct daemon *daemon, struct fault *fault)
 		.url = daemon->url,
 		.fingerprint = daemon->fingerprint,
 		.coordinator = daemon->home.coordinator_address,
-		.secret = daemon->home.membership.secret,
+		.membership = daemon->home.link ? &daemon->home.membership : NULL,
 		.copy_usec = config->pool_copy_usec,
 		.restart = ask_for_restart,
 		.restart_arg = daemon,
@@ -483,7 +513,6 @@ static void stop_services(struct daemon *daemon)
 	daemon->supervisor = supervisor_stop(daemon->supervisor);
 	daemon->tunnel = tunnel_stop(daemon->tunnel);
 	daemon->guests = guests_free(daemon->guests);
-	daemon->replica = replica_stop(daemon->replica);
 	daemon->member = member_stop(daemon->member);
 	free(TAKE_PTR(daemon->url_file));
 }
@@ -531,7 +560,7 @@ static int run_once(struct daemon *daemon, struct fault *fault)
 	stop_services(daemon);
 	close_state(daemon);
 	if (r == RESTART)
-		log_info("STARTING_ANEW", "this host has joined or left a pool");
+		log_info("STARTING_ANEW", "this host has another coordinator, or none");
 	return r;
 }
 

@@ -4,6 +4,7 @@
 #include "agent/pool/join.h"
 #include "agent/pool/leave.h"
 #include "agent/pool/member.h"
+#include "agent/pool/reign.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/io.h"
@@ -23,11 +24,33 @@ static char *pool_file(const struct home_params *params)
 	return xasprintf("%s/pool.db", params->config->state_dir);
 }
 
+/* Another host may have taken over while this one was away: the others know. 1: it has. */
+static int ask_others(const struct home_params *params, struct home *home, struct fault *fault)
+{
+	struct membership by CLEANUP_MEMBERSHIP = {0};
+	struct value *pools CLEANUP_VALUE = NULL;
+	char *self CLEANUP_FREE = NULL;
+	int r = object_get_all(home->pool, "pool", &pools, fault);
+
+	if (r < 0 || pools->array.n_items == 0)
+		return r;
+	r = object_get_string(
+		home->pool, "pool", pools->array.items[0]->string, "master", &self, fault);
+	if (r < 0 || !reign_ask_all(home->pool, self, &by))
+		return r;
+	r = reign_end(params->config->state_dir, home->pool, self, &by, fault);
+	return r < 0 ? r : 1;
+}
+
 static int open_own(const struct home_params *params, struct home *home, struct fault *fault)
 {
 	char *path CLEANUP_FREE = pool_file(params);
 	int r = pool_db_open(path, &home->pool, fault);
 
+	if (r == 0)
+		r = ask_others(params, home, fault);
+	if (r > 0)
+		return AGAIN;
 	return r < 0 ? r : pool_db_serve(home->pool, fault);
 }
 
@@ -49,9 +72,7 @@ static int set_aside(const struct home_params *params, struct fault *fault)
 	return 0;
 }
 
-/* "10.0.0.1" of "https://10.0.0.1:443" when our port is that too, else "10.0.0.1:443": clients put
- * it in the place of the host name that they have. */
-static char *address_of(const char *coordinator, const char *own)
+char *home_address(const char *coordinator, const char *own)
 {
 	const char *host = strstr(coordinator, "://");
 	const char *port = strrchr(coordinator, ':');
@@ -68,7 +89,7 @@ static void open_remote(const struct home_params *params, struct home *home)
 	struct db_transport transport = link_transport(home->link);
 
 	home->pool = pool_db_open_remote(&transport);
-	home->coordinator_address = address_of(home->membership.url, params->url);
+	home->coordinator_address = home_address(home->membership.url, params->url);
 }
 
 /* This host was ejected: a pool of its own, from what it takes along. */
@@ -92,22 +113,48 @@ static int move_out(const struct home_params *params, struct home *home, struct 
 	return AGAIN;
 }
 
-static int go_in(const struct home_params *params, struct home *home, struct fault *fault)
+static void make_link(struct home *home)
 {
 	const struct membership *membership = &home->membership;
+	const struct rank rank = {membership->term, membership->coordinator};
+
+	link_free(home->link);
+	home->link = link_new(membership->url, membership->fingerprint, membership->host,
+		membership->secret, &rank);
+}
+
+static int go_in(const struct home_params *params, struct home *home, struct fault *fault)
+{
+	bool is_new = false;
 	int r = set_aside(params, fault);
 
 	if (r < 0)
 		return r;
-	home->link = link_new(
-		membership->url, membership->fingerprint, membership->host, membership->secret);
-	r = member_greet(home->link, params->url, params->fingerprint, fault);
+	make_link(home);
+	r = member_greet(
+		home->link, params->url, params->fingerprint, &home->membership, &is_new, fault);
 	if (r == -EACCES)
 		return move_out(params, home, fault);
 	if (r < 0)
 		return LATER;
+	if (is_new) {
+		r = membership_store(params->config->state_dir, &home->membership, fault);
+		if (r < 0)
+			return r;
+		make_link(home);
+	}
 	open_remote(params, home);
 	return 0;
+}
+
+static int say_overruled(const struct home *home, struct fault *fault)
+{
+	fault_text(fault, -ESTALE,
+		"this host was the pool's coordinator, and %s has taken over: it does nothing "
+		"until "
+		"pool.recover_slaves there makes it a member",
+		home->membership.url);
+	return LATER;
 }
 
 static int step(const struct home_params *params, struct home *home, struct fault *fault)
@@ -118,7 +165,9 @@ static int step(const struct home_params *params, struct home *home, struct faul
 		return r;
 	if (r == 0)
 		return open_own(params, home, fault);
-	if (!home->membership.is_joining)
+	if (home->membership.kind == MEMBERSHIP_OVERRULED)
+		return say_overruled(home, fault);
+	if (home->membership.kind == MEMBERSHIP_FULL)
 		return go_in(params, home, fault);
 	return join_settle(params->config->state_dir, &home->membership, fault) < 0 ? LATER : AGAIN;
 }
@@ -139,7 +188,7 @@ int home_open(const struct home_params *params, struct home *ret_home, struct fa
 			return 0;
 		}
 		char *text CLEANUP_FREE = r == LATER ? fault_describe(&why) : NULL;
-		if (text && !params->wait(params->arg, RETRY_USEC, text))
+		if (text && !params->wait(params->arg, RETRY_USEC, &home.membership, text))
 			return fault_text(fault, -ECANCELED,
 				"stopped while waiting for the pool's coordinator: %s", text);
 	}

@@ -25,13 +25,17 @@ struct home_params {
 	const struct config *config;
 	const char *url; /* how other hosts reach this one */
 	const char *fingerprint;
-	/* Sleeps; false when the daemon is to stop. Told why it waits, at the first time. */
-	bool (*wait)(void *arg, uint64_t duration_usec, const char *why);
+	/* Sleeps; false when the daemon is to stop. Told for what, and why. */
+	bool (*wait)(void *arg, uint64_t duration_usec, const struct membership *membership,
+		const char *why);
 	void *arg;
 };
 
 /* Blocks until the coordinator of a member answers. -ECANCELED: the daemon is to stop. */
 int home_open(const struct home_params *params, struct home *ret_home, struct fault *fault);
 void home_close(struct home *home);
+/* "10.0.0.1" of "https://10.0.0.1:443" when our port is that too, else "10.0.0.1:443": clients put
+ * it in the place of the host name that they have. The caller frees it. */
+char *home_address(const char *coordinator, const char *own);
 
 #endif

@@ -414,6 +414,9 @@ int inventory_ensure(struct pool_db *pool, const struct config *config, const ch
 		.ip = xstrdup(ip),
 	};
 
+	/* A member is live when it ticks: by then it has stored what runs there. */
+	if (member)
+		value_unset(work.metrics, "live");
 	machine_find_link(ip, &work.link);
 	int r = pool_db_transaction(pool, ensure, &work, fault);
 	if (r < 0)

@@ -107,7 +107,7 @@ static int check_own_pool(const struct config *config, struct fault *fault)
 	struct membership membership CLEANUP_MEMBERSHIP = {0};
 	int r = membership_load(config->state_dir, &membership, fault);
 
-	if (r <= 0 || membership.is_joining)
+	if (r <= 0 || membership.kind == MEMBERSHIP_JOINING)
 		return MIN(r, 0);
 	return fault_text(fault, -EPERM,
 		"this host is a member of the pool of %s: set passwords there", membership.url);

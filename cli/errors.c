@@ -46,6 +46,7 @@ static const struct explanation explanations[] = {
 	{"MESSAGE_PARAMETER_COUNT_MISMATCH", "the server takes {1} parameters for {0}, got {2}",
 		"it may be of another version than this program"},
 	{"MIRROR_FAILED", "copying disk {0:VDI} failed", NULL},
+	{"NOT_IN_EMERGENCY_MODE", "{0}", NULL},
 	{"OPERATION_BLOCKED", "the operation is blocked on this object: {1}",
 		"see blocked_operations in `ferry --json vm show`"},
 	{"OPERATION_NOT_ALLOWED", "not allowed: {0}", NULL},

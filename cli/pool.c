@@ -80,6 +80,45 @@ static int pool_eject(struct context *context, struct fault *fault)
 			       value_new_string(host.ref), NULL);
 }
 
+/* At the member itself: the coordinator is not there to be asked. */
+static int pool_emergency_transition(struct context *context, struct fault *fault)
+{
+	const struct session_params params = {
+		.config = context->config,
+		.server = args_value(context->args, "server", NULL),
+		.timeout_usec = context->timeout_usec,
+		.may_ask = true,
+		.is_local = true,
+	};
+	struct session *session CLEANUP_SESSION = NULL;
+	struct value *age CLEANUP_VALUE = NULL;
+	int r = session_open(&params, &session, fault);
+
+	if (r == 0)
+		r = session_call(session, &age, fault, "pool.emergency_transition_to_master", NULL);
+	if (r == 0)
+		context_note(context,
+			"%s becomes the coordinator, with a copy of the database that is %s s old; "
+			"next: ferry pool recover-members",
+			session_url(session), value_string(age, "?"));
+	return r;
+}
+
+static int pool_recover_members(struct context *context, struct fault *fault)
+{
+	struct value *hosts CLEANUP_VALUE = NULL;
+	int r = context_session(context, fault);
+
+	if (r < 0)
+		return r;
+	session_set_patience(context->session, JOIN_USEC);
+	r = session_call(context->session, &hosts, fault, "pool.recover_slaves", NULL);
+	if (r == 0)
+		context_note(context, "hosts that follow %s: %zu; those that do not are in its log",
+			session_url(context->session), hosts->array.n_items);
+	return r;
+}
+
 const struct command pool_commands[N_POOL_COMMANDS] = {
 	{"pool", "list", pool_list, .help = "lists the pool of the server"},
 	{"pool", "show", pool_show, {{"POOL", "pool", false}}, .help = "shows the pool"},
@@ -87,4 +126,8 @@ const struct command pool_commands[N_POOL_COMMANDS] = {
 		.help = "makes the server a member of another's pool"},
 	{"pool", "eject", pool_eject, {{"HOST", "host", false}},
 		.help = "makes a member a pool of its own again"},
+	{"pool", "emergency-transition", pool_emergency_transition,
+		.help = "makes the server, a member, the coordinator: the other one is lost"},
+	{"pool", "recover-members", pool_recover_members,
+		.help = "makes the other hosts follow the server, the new coordinator"},
 };

@@ -26,6 +26,7 @@ struct session {
 	char *user;
 	char *password;
 	char *fingerprint; /* pinned; NULL: the certificate is verified in another way */
+	bool is_local;
 	uint64_t timeout_usec;
 	uint64_t patience_usec;
 	struct value *records; /* class -> records, as asked for before */
@@ -177,9 +178,14 @@ static int login(struct session *session, struct fault *fault)
 
 	value_append_string(params, session->user);
 	value_append_string(params, session->password);
-	value_append_string(params, "1.0");
-	value_append_string(params, "ferry");
-	int r = call(session, "session.login_with_password", params, &result, fault);
+	if (!session->is_local) {
+		value_append_string(params, "1.0");
+		value_append_string(params, "ferry");
+	}
+	int r = call(session,
+		session->is_local ? "session.slave_local_login_with_password"
+				  : "session.login_with_password",
+		params, &result, fault);
 	if (r < 0)
 		return r;
 	const char *ref = value_string(result, NULL);
@@ -258,6 +264,7 @@ int session_open(
 		return r;
 	session->cancel = interrupt_first();
 	session->records = value_new_struct();
+	session->is_local = params->is_local;
 	session->timeout_usec = params->timeout_usec;
 	session->name = xstrdup(name);
 	session->url = xstrdup(server ? server->url : name);
@@ -292,7 +299,8 @@ struct session *session_close(struct session *session)
 		struct value *result CLEANUP_VALUE = NULL;
 		struct fault ignored CLEANUP_FAULT = FAULT_INIT;
 		value_append_string(params, session->ref);
-		(void)client_call(session->client, "session.logout", params,
+		(void)client_call(session->client,
+			session->is_local ? "session.local_logout" : "session.logout", params,
 			clock_deadline(LOGOUT_USEC), NULL, &result, &ignored);
 	}
 	client_free(session->client);

@@ -20,6 +20,7 @@ struct session_params {
 	const char *server;
 	uint64_t timeout_usec; /* of one call */
 	bool may_ask;          /* for user and password, on the terminal */
+	bool is_local;         /* at a member of a pool, for what is done without the coordinator */
 };
 
 /* Connects and logs in. Blocks. */

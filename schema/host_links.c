@@ -113,6 +113,31 @@ int host_link_remove(struct pool_db *pool, const char *host, struct fault *fault
 		NULL);
 }
 
+/* --- Who coordinates ---------------------------------------------------------------------------
+ */
+
+int pool_db_get_term(struct pool_db *pool, int64_t *ret_term, struct fault *fault)
+{
+	struct db_scope scope;
+	int r = db_begin(pool->db, DB_READ, &scope, fault);
+
+	if (r < 0)
+		return r;
+	r = db_read_int(pool->db, ret_term, fault, "SELECT term FROM meta", "");
+	return db_end(&scope, MIN(r, 0), fault);
+}
+
+int pool_db_set_term(struct pool_db *pool, int64_t term, struct fault *fault)
+{
+	struct db_scope scope;
+	int r = db_begin(pool->db, DB_WRITE, &scope, fault);
+
+	if (r < 0)
+		return r;
+	return db_end(
+		&scope, db_run(pool->db, fault, "UPDATE meta SET term = ?", "i", term), fault);
+}
+
 /* --- Between two pools -------------------------------------------------------------------------
  */
 

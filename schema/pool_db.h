@@ -164,6 +164,15 @@ int host_link_list(
 	struct pool_db *db, struct host_link **ret_links, size_t *ret_n, struct fault *fault);
 void host_links_free(struct host_link *links, size_t n);
 
+/* Counts the coordinators that the pool has had: each that takes over adds one. */
+int pool_db_get_term(struct pool_db *db, int64_t *ret_term, struct fault *fault);
+int pool_db_set_term(struct pool_db *db, int64_t term, struct fault *fault);
+
+/* From a copy of a pool.db that is not in use; NULL when there is no such user. The caller frees
+ * both. */
+int pool_copy_find_user(
+	const char *path, const char *name, char **ret_hash, char **ret_role, struct fault *fault);
+
 /* A host between two pools: bundle NULL: it may join with that secret; else it has left, and that
  * is what it takes along. find: 1 found (the caller frees *ret_bundle, which may be NULL), 0 not.
  */

@@ -48,6 +48,7 @@ enum method_flags {
 	METHOD_HIDDEN = 1 << 4,     /* not in system.listMethods (Peer.*) */
 	METHOD_PEER = 1 << 5,       /* needs a migration session, which serves nothing else */
 	METHOD_POOL = 1 << 6, /* needs the secret of a host of the pool, which serves no more */
+	METHOD_EMERGENCY = 1 << 7, /* members serve it too, with sessions of their own */
 };
 
 /* A handler is done when it returns: 0 with *ret_result (NULL: void), or negative with a fault. Or

@@ -3,15 +3,18 @@
 
 #include "agent/api/accessors.h"
 #include "agent/api/auth.h"
+#include "agent/api/callers.h"
 #include "agent/api/context.h"
 #include "agent/api/events.h"
 #include "agent/api/executions.h"
 #include "agent/api/forward.h"
 #include "agent/api/jobs.h"
+#include "agent/api/locals.h"
 #include "agent/api/sessions.h"
 #include "agent/api/tasks.h"
+#include "agent/api/waiting.h"
 #include "agent/pool/handout.h"
-#include "agent/pool/link.h"
+#include "agent/pool/reign.h"
 #include "agent/pool/roster.h"
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -51,6 +54,7 @@ static const struct method_table *const tables[] = {
 	&peer_methods,
 	&pool_methods,
 	&pool_hosts_methods,
+	&emergency_methods,
 };
 
 /* --- Who did what -------------------------------------------------------------------------------
@@ -86,26 +90,15 @@ static int hook_admit(void *arg, const struct method *method, struct fault *faul
 	struct api *api = arg;
 	bool is_internal = method->flags & (METHOD_PEER | METHOD_POOL);
 
-	if (api->coordinator_address && !is_internal && !(method->flags & METHOD_BARE))
+	if (api->waiting)
+		return waiting_admit(api, method, fault);
+	if (api->coordinator_address && !is_internal &&
+		!(method->flags & (METHOD_BARE | METHOD_EMERGENCY)))
 		return fault_set(fault, -EPERM, "HOST_IS_SLAVE", api->coordinator_address, NULL);
 	if (atomic_load(&api->is_joining) && !is_internal)
 		return fault_set(fault, -EBUSY, "OTHER_OPERATION_IN_PROGRESS", "pool",
 			api->pool_ref, "join", "", NULL);
 	return 0;
-}
-
-/* What stands in a session's place between hosts of the pool. */
-static int check_host(struct api *api, const char *session, struct fault *fault)
-{
-	char *host CLEANUP_FREE = NULL;
-	char *secret CLEANUP_FREE = NULL;
-	bool is_right = false;
-
-	if (link_session_parse(session, &host, &secret))
-		is_right = api->roster ? roster_knows(api->roster, host, secret)
-				       : strcmp(host, api->host_ref) == 0 &&
-						 link_secret_is(secret, api->secret);
-	return is_right ? 0 : fault_set(fault, -EACCES, "SESSION_INVALID", session, NULL);
 }
 
 /* A session of a migration serves its peer calls and nothing else, and those no other session. */
@@ -137,8 +130,12 @@ static int hook_session_check(void *arg, struct call *call, struct fault *fault)
 	struct session_owner owner CLEANUP_SESSION_OWNER = {0};
 
 	if (method->flags & METHOD_POOL)
-		return check_host(api, call_session(call), fault);
-	int r = sessions_check(api->sessions, call_session(call), &owner, fault);
+		return callers_check(api, method, call_session(call), fault);
+	if (api->waiting && (method->flags & METHOD_PEER))
+		return 0; /* nothing is done for it */
+	bool is_local = api->locals && (method->flags & METHOD_EMERGENCY);
+	int r = is_local ? locals_check(api->locals, call_session(call), &owner, fault)
+			 : sessions_check(api->sessions, call_session(call), &owner, fault);
 	if (r == 0)
 		r = check_kind(method, owner.kind, fault);
 	if (r < 0 || owner.kind == SESSION_MIGRATION)
@@ -163,6 +160,10 @@ static void hook_task_start(void *arg, struct call *call, bool async, struct val
 static int hook_handle(void *arg, struct call *call, struct value *const *args,
 	struct value **ret_result, struct fault *fault)
 {
+	struct api *api = arg;
+
+	if (api->waiting && (call_method(call)->flags & METHOD_PEER))
+		return waiting_hold(api->waiting, call, fault);
 	struct call *kept = call_ref(call); /* it may end before its handler returns */
 	int r = forward_handle(arg, call, args, ret_result, fault);
 
@@ -193,8 +194,10 @@ static void login_admitted(void *arg, struct call *call, const char *user, const
 	struct api *api = arg;
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
 	char *ref CLEANUP_FREE = NULL;
+	int r = api->locals ? locals_login(api->locals, user, &ref, &fault)
+			    : sessions_login(api->sessions, user, originator, &ref, &fault);
 
-	if (sessions_login(api->sessions, user, originator, &ref, &fault) < 0)
+	if (r < 0)
 		call_fail(call, &fault);
 	else
 		call_succeed(call, value_new_string(ref));
@@ -291,16 +294,55 @@ static int run_execution(void *arg, const struct execution *execution, struct va
 		execution->task, execution->cancel, ret_result, fault);
 }
 
+/* From the roster's thread: another host has taken over. */
+static void overruled(void *arg, struct membership *by)
+{
+	struct api *api = arg;
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+
+	if (atomic_exchange(&api->is_deposed, true))
+		return;
+	if (reign_end(api->state_dir, api->pool, api->host_ref, by, &fault) == 0) {
+		api->restart(api->restart_arg);
+		return;
+	}
+	char *text CLEANUP_FREE = fault_describe(&fault);
+	log_error("COORDINATOR_IN_DOUBT", "error=\"%s\"", text);
+}
+
 /* What the coordinator alone does for all: it knows the hosts, and what they work on. */
 static int start_coordinator(struct api *api, const struct api_params *params, struct fault *fault)
 {
-	int r = roster_new(api->pool, api->host_ref, &api->roster, fault);
-
+	int r = pool_db_get_term(api->pool, &api->term, fault);
+	const struct roster_params roster = {.pool = api->pool,
+		.rank = {api->term, api->host_ref},
+		.overruled = overruled,
+		.arg = api};
 	char *path CLEANUP_FREE = xasprintf("%s/pool.db", api->state_dir ? api->state_dir : ".");
 
 	if (r == 0)
+		r = roster_new(&roster, &api->roster, fault);
+	if (r == 0)
 		api->handout = handout_new(path, params->copy_usec / 2);
 	return r < 0 ? r : tasks_recover(api->tasks, await_task, api, fault);
+}
+
+static int find_hash(void *pool, const char *user, char **ret_hash, struct fault *fault)
+{
+	return pool_db_get_user(pool, user, ret_hash, fault);
+}
+
+static int start_auth(struct api *api, const struct api_params *params, struct fault *fault)
+{
+	const struct auth_params auth = {
+		.find = api->locals ? locals_find_hash : find_hash,
+		.find_arg = api->locals ? (void *)api->locals : (void *)api->pool,
+		.delay_usec = params->login_delay_usec,
+		.admit = login_admitted,
+		.arg = api,
+	};
+
+	return auth_new(&auth, &api->auth, fault);
 }
 
 static int start_parts(struct api *api, const struct api_params *params, struct fault *fault)
@@ -315,12 +357,6 @@ static int start_parts(struct api *api, const struct api_params *params, struct 
 		.ended = session_ended,
 		.arg = api,
 	};
-	const struct auth_params auth = {
-		.pool = api->pool,
-		.delay_usec = params->login_delay_usec,
-		.admit = login_admitted,
-		.arg = api,
-	};
 	int r;
 
 	api->tasks = tasks_new(api->pool, api->host_ref);
@@ -330,7 +366,7 @@ static int start_parts(struct api *api, const struct api_params *params, struct 
 	if (r == 0)
 		r = sessions_new(&sessions, &api->sessions, fault);
 	if (r == 0)
-		r = auth_new(&auth, &api->auth, fault);
+		r = start_auth(api, params, fault);
 	if (r < 0)
 		return r;
 	r = -pthread_create(&api->housekeeper, NULL, housekeeper_main, api);
@@ -362,7 +398,18 @@ static void copy_pool_params(struct api *api, const struct api_params *params)
 	api->url = copy_or_null(params->url);
 	api->fingerprint = copy_or_null(params->fingerprint);
 	api->coordinator_address = copy_or_null(params->coordinator);
-	api->secret = copy_or_null(params->secret);
+	const struct membership *membership = params->membership;
+	api->secret = copy_or_null(membership ? membership->secret : NULL);
+	api->term = membership ? membership->term : 0; /* the coordinator's is in pool.db */
+	api->coordinator_ref = xstrdup(membership ? membership->coordinator : params->host_ref);
+	api->coordinator_url = copy_or_null(membership ? membership->url : params->url);
+	api->coordinator_fingerprint =
+		copy_or_null(membership ? membership->fingerprint : params->fingerprint);
+	api->is_overruled = membership && membership->kind == MEMBERSHIP_OVERRULED;
+	if (membership)
+		api->locals = locals_new(params->state_dir);
+	if (params->is_waiting)
+		api->waiting = waiting_new();
 	api->restart = params->restart;
 	api->restart_arg = params->restart_arg;
 }
@@ -373,7 +420,8 @@ int api_new(const struct api_params *params, struct api **ret_api, struct fault 
 	int r;
 
 	api->storage = params->storage;
-	api->pool = params->storage->pool;
+	api->pool = params->storage ? params->storage->pool : NULL;
+	pthread_mutex_init(&api->changing, NULL);
 	api->supervisor = params->supervisor;
 	api->guests = params->guests;
 	api->host_ref = xstrdup(params->host_ref);
@@ -384,7 +432,7 @@ int api_new(const struct api_params *params, struct api **ret_api, struct fault 
 	api->executions = executions_new(run_execution, api);
 	api->peer_jobs = jobs_new(PEER_CALLS_MAX_RUNNING);
 	build_methods(api);
-	r = start_parts(api, params, fault);
+	r = api->waiting ? start_auth(api, params, fault) : start_parts(api, params, fault);
 	if (r < 0)
 		return r;
 	*ret_api = TAKE_PTR(api);
@@ -399,6 +447,8 @@ struct dispatcher *api_dispatcher(struct api *api)
 void api_close(struct api *api)
 {
 	cancel_request(api->closing, "the agent is stopping");
+	if (api->waiting)
+		waiting_close(api->waiting);
 	jobs_close(api->peer_jobs);
 	executions_close(api->executions);
 	forwards_close(api->forwards);
@@ -435,6 +485,12 @@ struct api *api_free(struct api *api)
 	free(api->url);
 	free(api->fingerprint);
 	free(api->coordinator_address);
+	free(api->coordinator_ref);
+	free(api->coordinator_url);
+	free(api->coordinator_fingerprint);
+	locals_free(api->locals);
+	waiting_free(api->waiting);
+	pthread_mutex_destroy(&api->changing);
 	free(api->secret);
 	free(api);
 	return NULL;

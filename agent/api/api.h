@@ -5,6 +5,7 @@
 #define FERRY_AGENT_API_API_H
 
 #include "agent/migrate/supervisor.h"
+#include "agent/pool/membership.h"
 #include "agent/storage/storage.h"
 #include "agent/vm/guests.h"
 #include "base/cleanup.h"
@@ -32,8 +33,12 @@ struct api_params {
 	const char *fingerprint; /* of its certificate */
 	const char
 		*coordinator; /* a member: what clients are told; NULL: this is the coordinator */
-	const char *secret;   /* a member: shared with the coordinator */
-	uint64_t copy_usec;   /* the coordinator: how old a member's copy of pool.db may be */
+	const struct membership *membership; /* a member's, or of one that was overruled; borrowed
+					      * for the call */
+	/* It waits for the coordinator: there is no storage, supervisor and guests, and what can
+	 * be asked of it is what ends the waiting. */
+	bool is_waiting;
+	uint64_t copy_usec; /* the coordinator: how old a member's copy of pool.db may be */
 	/* This host has joined a pool: the daemon is to start anew, soon. */
 	void (*restart)(void *arg);
 	void *restart_arg;

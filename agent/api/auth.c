@@ -98,7 +98,7 @@ static bool auth_password_is_right(struct auth *auth, const char *user, const ch
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
 	char *hash CLEANUP_FREE = NULL;
 
-	if (pool_db_get_user(auth->params.pool, user, &hash, &fault) < 0) {
+	if (auth->params.find(auth->params.find_arg, user, &hash, &fault) < 0) {
 		char *text CLEANUP_FREE = fault_describe(&fault);
 		log_error("login-no-database", "error=\"%s\"", text);
 	}

@@ -6,7 +6,6 @@
 #define FERRY_AGENT_API_AUTH_H
 
 #include "base/fault.h"
-#include "schema/pool_db.h"
 #include "xmlrpc/dispatch.h"
 
 #include <stdint.h>
@@ -17,8 +16,10 @@
 struct auth;
 
 struct auth_params {
-	struct pool_db *pool; /* borrowed */
-	uint64_t delay_usec;  /* how long a refusal waits */
+	/* The hash of a user's password; NULL when there is no such user. */
+	int (*find)(void *find_arg, const char *user, char **ret_hash, struct fault *fault);
+	void *find_arg;
+	uint64_t delay_usec; /* how long a refusal waits */
 	/* The password was right: ends the call. */
 	void (*admit)(void *arg, struct call *call, const char *user, const char *originator);
 	void *arg;

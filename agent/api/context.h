@@ -22,9 +22,11 @@ struct forwards;
 struct guests;
 struct handout;
 struct jobs;
+struct locals;
 struct roster;
 struct sessions;
 struct tasks;
+struct waiting;
 
 struct api {
 	struct storage *storage;
@@ -47,7 +49,16 @@ struct api {
 	char *coordinator_address; /* NULL: this host is the coordinator */
 	char *secret;              /* of a member, shared with the coordinator */
 	struct roster *roster;     /* of the coordinator */
-	struct handout *handout;   /* of the coordinator */
+	int64_t term;              /* of the coordinator that this host follows, or is */
+	char *coordinator_ref;
+	char *coordinator_url;
+	char *coordinator_fingerprint;
+	bool is_overruled;        /* this host was that coordinator's predecessor, and waits */
+	struct locals *locals;    /* of a member */
+	struct waiting *waiting;  /* NULL: this host does not wait for its coordinator */
+	pthread_mutex_t changing; /* whom this host follows */
+	atomic_bool is_deposed;
+	struct handout *handout; /* of the coordinator */
 	struct forwards *forwards;
 	struct executions *executions; /* of a member */
 	atomic_bool is_joining;
@@ -99,6 +110,7 @@ extern const struct method_table peer_methods;
 extern const struct method_table doctor_methods;
 extern const struct method_table pool_methods;
 extern const struct method_table pool_hosts_methods;
+extern const struct method_table emergency_methods;
 
 /* The middle of a row: parameters that are all mandatory, or the first n of them. */
 #define PARAMS(list)             .params = (list), .n_params = ARRAY_SIZE(list), .n_mandatory = ARRAY_SIZE(list)

@@ -358,6 +358,10 @@ static int judge(struct forwarding *forwarding, struct link *link, int r, struct
 		forwarding->is_sent = true;
 		return -EAGAIN;
 	}
+	/* It is about to be a member, of this coordinator; or it is not, and falls silent. */
+	if (r == -EREMOTEIO &&
+		(fault_is(why, "FERRY_NOT_FOLLOWING") || fault_is(why, "FERRY_HOST_WAITING")))
+		return -EAGAIN;
 	if (r == -EREMOTEIO)
 		return r;
 	if (r == -ECANCELED && is_closing(forwarding))

@@ -12,6 +12,7 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 static int require_coordinator(struct api *api, const struct method *method, struct fault *fault)
@@ -32,10 +33,9 @@ static int require_member(struct api *api, const struct method *method, struct f
 /* The host that calls; the caller frees it. */
 static char *caller(struct call *call)
 {
-	char *host = NULL;
-	char *secret CLEANUP_FREE = NULL;
+	struct link_caller caller CLEANUP_LINK_CALLER = {0};
 
-	return link_session_parse(call_session(call), &host, &secret) ? host : xstrdup("");
+	return xstrdup(link_session_parse(call_session(call), &caller) ? caller.host : "");
 }
 
 /* --- A member asks its coordinator -------------------------------------------------------------
@@ -82,7 +82,6 @@ static int pool_greet(struct call *call, struct value *const *args, struct value
 	char *host CLEANUP_FREE = caller(call);
 	int r = require_coordinator(api, call_method(call), fault);
 
-	(void)ret_result;
 	if (r < 0)
 		return r;
 	if (strcmp(arg_text(args, 0), FERRY_VERSION) != 0)
@@ -90,7 +89,12 @@ static int pool_greet(struct call *call, struct value *const *args, struct value
 			"the coordinator runs ferryd " FERRY_VERSION
 			", this host %s: all hosts of a pool run the same version",
 			arg_text(args, 0));
-	return update_link(api, host, arg_text(args, 1), arg_text(args, 2), fault);
+	r = update_link(api, host, arg_text(args, 1), arg_text(args, 2), fault);
+	if (r < 0)
+		return r;
+	*ret_result = value_set_string(value_new_struct(), "coordinator", api->coordinator_ref);
+	value_set(*ret_result, "term", value_new_format("%" PRId64, api->term));
+	return 0;
 }
 
 static int pool_tick(struct call *call, struct value *const *args, struct value **ret_result,
@@ -334,8 +338,8 @@ static const struct method rows[] = {
 		.handle = pool_greet,
 		.flags = HOST_FLAGS,
 		PARAMS(greet_params),
-		.result = "void",
-		.doc = "A member has started, and is reached there.",
+		.result = "struct",
+		.doc = "A member has started, and is reached there; whom it follows.",
 	},
 	{
 		.name = "Pool.tick",

@@ -182,7 +182,8 @@ static int be_invited(struct joining *joining, struct fault *fault)
 		return r;
 	joining->membership.host = xstrdup(joining->params->host);
 	joining->membership.secret = xstrdup(value_string(result, ""));
-	joining->membership.is_joining = true;
+	joining->membership.kind = MEMBERSHIP_JOINING;
+	joining->membership.coordinator = xstrdup("");
 	return membership_store(joining->params->state_dir, &joining->membership, fault);
 }
 
@@ -212,8 +213,8 @@ static int compose(const struct joining *joining, char **ret_text, struct fault 
 /* 0: *ret_joined is the truth from now on. */
 static int resolve(const struct membership *membership, bool *ret_joined, struct fault *fault)
 {
-	struct link *link CLEANUP_LINK = link_new(
-		membership->url, membership->fingerprint, membership->host, membership->secret);
+	struct link *link CLEANUP_LINK = link_new(membership->url, membership->fingerprint,
+		membership->host, membership->secret, NULL);
 	struct value *result CLEANUP_VALUE = NULL;
 	struct value *args = value_append_string(value_new_array(), membership->host);
 	int r = link_call(link, "resolve", value_append_string(args, membership->secret), CALL_USEC,

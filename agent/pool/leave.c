@@ -2,6 +2,7 @@
 #include "agent/pool/leave.h"
 
 #include "agent/pool/bundle.h"
+#include "agent/pool/pool_file.h"
 #include "base/alloc.h"
 #include "base/io.h"
 #include "base/json.h"
@@ -184,16 +185,6 @@ static int fill(struct pool_db *pool, void *arg, struct fault *fault)
 	return r < 0 ? r : add_pool(pool, objects, making->pool_name, fault);
 }
 
-static void remove_database(const char *path)
-{
-	static const char *const suffixes[] = {"", "-wal", "-shm"};
-
-	for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
-		char *file CLEANUP_FREE = xasprintf("%s%s", path, suffixes[i]);
-		unlink(file);
-	}
-}
-
 int leave_make_pool(
 	const char *state_dir, const char *bundle, const char *pool_name, struct fault *fault)
 {
@@ -206,7 +197,7 @@ int leave_make_pool(
 	if (r < 0)
 		return r;
 	struct making making = {package, pool_name};
-	remove_database(fresh);
+	pool_file_remove(fresh);
 	r = pool_db_open(fresh, &pool, fault);
 	if (r < 0)
 		return r;
@@ -214,10 +205,5 @@ int leave_make_pool(
 	pool_db_close(pool); /* its journal goes into the file */
 	if (r < 0)
 		return r;
-	remove_database(path);
-	if (rename(fresh, path) < 0 || io_sync_parent(path) < 0) {
-		int error = -errno;
-		return fault_errno(fault, error, "cannot store %s", path);
-	}
-	return 0;
+	return pool_file_put(fresh, path, fault);
 }

@@ -3,9 +3,11 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/parse.h"
 #include "xmlrpc/client.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <string.h>
 
@@ -25,22 +27,54 @@ struct link {
 	size_t n_idle;
 };
 
-char *link_session_format(const char *host, const char *secret)
+int rank_compare(const struct rank *a, const struct rank *b)
 {
-	return xasprintf(SESSION_PREFIX "%s/%s", host, secret);
+	if (a->term != b->term)
+		return a->term < b->term ? -1 : 1;
+	return strcmp(a->coordinator, b->coordinator);
 }
 
-bool link_session_parse(const char *session, char **ret_host, char **ret_secret)
+char *link_session_format(const char *host, const char *secret, const struct rank *rank)
 {
-	size_t length = strlen(SESSION_PREFIX);
+	return xasprintf(SESSION_PREFIX "%s/%s/%" PRId64 "/%s", host, secret, rank ? rank->term : 0,
+		rank ? rank->coordinator : "");
+}
 
-	if (strncmp(session, SESSION_PREFIX, length) != 0)
+/* Up to the next slash, or the end; *at stands behind it. */
+static char *take_part(const char **at)
+{
+	size_t length = strcspn(*at, "/");
+	char *part = xstrndup(*at, length);
+
+	*at += length + ((*at)[length] == '/');
+	return part;
+}
+
+void link_caller_clear(struct link_caller *caller)
+{
+	free(caller->host);
+	free(caller->secret);
+	free(caller->coordinator);
+	*caller = (struct link_caller){0};
+}
+
+bool link_session_parse(const char *session, struct link_caller *ret_caller)
+{
+	const char *at = session + strlen(SESSION_PREFIX);
+	int64_t term = 0;
+
+	if (strncmp(session, SESSION_PREFIX, strlen(SESSION_PREFIX)) != 0)
 		return false;
-	const char *slash = strchr(session + length, '/');
-	if (!slash)
+	struct link_caller caller CLEANUP_LINK_CALLER = {0};
+	caller.host = take_part(&at);
+	caller.secret = take_part(&at);
+	char *text CLEANUP_FREE = take_part(&at);
+	if (parse_int64(text, &term) < 0)
 		return false;
-	*ret_host = xstrndup(session + length, (size_t)(slash - session) - length);
-	*ret_secret = xstrdup(slash + 1);
+	caller.coordinator = take_part(&at);
+	caller.rank = (struct rank){term, caller.coordinator};
+	*ret_caller = caller;
+	caller = (struct link_caller){0};
 	return true;
 }
 
@@ -56,14 +90,14 @@ bool link_secret_is(const char *secret, const char *expected)
 	return difference == 0;
 }
 
-struct link *link_new(
-	const char *url, const char *fingerprint, const char *host, const char *secret)
+struct link *link_new(const char *url, const char *fingerprint, const char *host,
+	const char *secret, const struct rank *rank)
 {
 	struct link *link = xcalloc(1, sizeof(*link));
 
 	link->url = xstrdup(url);
 	link->fingerprint = xstrdup(fingerprint);
-	link->session = link_session_format(host, secret);
+	link->session = link_session_format(host, secret, rank);
 	pthread_mutex_init(&link->lock, NULL);
 	return link;
 }

@@ -15,10 +15,20 @@
 
 struct link;
 
-/* host: ref of the host whose secret it is, whichever side it is on. Strings are copied; nothing is
- * sent. */
-struct link *link_new(
-	const char *url, const char *fingerprint, const char *host, const char *secret);
+/* Who the caller takes for the coordinator. Of two hosts that both do it, the one of the later term
+ * is right; of two of one term, the one whose ref is greater. */
+struct rank {
+	int64_t term;
+	const char *coordinator; /* ref */
+};
+
+/* < 0, 0, > 0. */
+int rank_compare(const struct rank *a, const struct rank *b);
+
+/* host: ref of the host whose secret it is, whichever side it is on. rank: NULL: not known yet.
+ * Strings are copied; nothing is sent. */
+struct link *link_new(const char *url, const char *fingerprint, const char *host,
+	const char *secret, const struct rank *rank);
 struct link *link_free(struct link *link);
 
 /* client_call() of Pool.<verb>, with the secret before args (array, taken over; NULL: none). */
@@ -31,13 +41,21 @@ bool link_was_not_sent(int result);
 struct db_transport link_transport(struct link *link);
 
 /* What stands in the place of a session. */
-char *link_session_format(const char *host, const char *secret);
-/* false: it is none. The caller frees both. */
-bool link_session_parse(const char *session, char **ret_host, char **ret_secret);
+char *link_session_format(const char *host, const char *secret, const struct rank *rank);
+struct link_caller {
+	char *host;
+	char *secret;
+	char *coordinator;
+	struct rank rank; /* its text is that above */
+};
+/* false: it is none. */
+bool link_session_parse(const char *session, struct link_caller *ret_caller);
+void link_caller_clear(struct link_caller *caller);
 /* Takes the same time wherever the two differ. */
 bool link_secret_is(const char *secret, const char *expected);
 
 DEFINE_CLEANUP(struct link *, link_free)
-#define CLEANUP_LINK CLEANUP(cleanup_link_free)
+#define CLEANUP_LINK        CLEANUP(cleanup_link_free)
+#define CLEANUP_LINK_CALLER CLEANUP(link_caller_clear)
 
 #endif

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/pool/member.h"
 
+#include "agent/pool/replica.h"
 #include "agent/pool/roster.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/parse.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -15,6 +17,7 @@
 
 struct member {
 	struct member_params params;
+	struct replica *replica;
 	struct cancel *closing;
 	pthread_t thread;
 };
@@ -35,7 +38,24 @@ static bool is_unknown(int error, const struct fault *fault)
 	return error == -EREMOTEIO && fault_is(fault, "SESSION_INVALID");
 }
 
-int member_greet(struct link *link, const char *url, const char *fingerprint, struct fault *fault)
+static int note_coordinator(struct membership *membership, const struct value *answer,
+	bool *ret_is_new, struct fault *fault)
+{
+	const char *coordinator = value_find_string(answer, "coordinator", "");
+	int64_t term = 0;
+
+	if (!*coordinator || parse_int64(value_find_string(answer, "term", ""), &term) < 0)
+		return fault_text(fault, -EPROTO, "the coordinator %s does not say who it is",
+			membership->url);
+	*ret_is_new = term != membership->term || strcmp(coordinator, membership->coordinator) != 0;
+	free(membership->coordinator);
+	membership->coordinator = xstrdup(coordinator);
+	membership->term = term;
+	return 0;
+}
+
+int member_greet(struct link *link, const char *url, const char *fingerprint,
+	struct membership *membership, bool *ret_is_new, struct fault *fault)
 {
 	struct fault why CLEANUP_FAULT = FAULT_INIT;
 	struct value *result CLEANUP_VALUE = NULL;
@@ -46,6 +66,8 @@ int member_greet(struct link *link, const char *url, const char *fingerprint, st
 
 	if (is_unknown(r, &why))
 		r = -EACCES;
+	if (r == 0)
+		r = note_coordinator(membership, result, ret_is_new, &why);
 	if (r < 0 && fault)
 		fault_move(fault, &why);
 	return r;
@@ -136,13 +158,22 @@ int member_start(
 	struct member *member = xcalloc(1, sizeof(*member));
 	sigset_t all, before;
 
+	const struct replica_params replica = {.link = params->link,
+		.state_dir = params->state_dir,
+		.interval_usec = params->copy_usec};
+	int r = replica_start(&replica, &member->replica, fault);
+	if (r < 0) {
+		free(member);
+		return r;
+	}
 	member->params = *params;
 	member->closing = cancel_new();
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	int r = -pthread_create(&member->thread, NULL, member_main, member);
+	r = -pthread_create(&member->thread, NULL, member_main, member);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (r < 0) {
+		replica_stop(member->replica);
 		cancel_free(member->closing);
 		free(member);
 		return fault_errno(fault, r, "cannot start the thread that ticks the coordinator");
@@ -157,6 +188,7 @@ struct member *member_stop(struct member *member)
 		return NULL;
 	cancel_request(member->closing, "the agent is stopping");
 	pthread_join(member->thread, NULL);
+	replica_stop(member->replica);
 	cancel_free(member->closing);
 	free(member);
 	return NULL;

@@ -2,9 +2,11 @@
 /* Whether this host is a member of another host's pool: one small file beside its databases, which
  * is what decides after a crash.
  *
- *	no file              its own pool, in pool.db
- *	membership.joining   it has asked to join: the coordinator knows whether it did
- *	membership           a member; pool.db is not opened
+ *	no file                its own pool, in pool.db
+ *	membership.joining     it has asked to join: the coordinator knows whether it did
+ *	membership             a member; pool.db is not opened
+ *	membership.overruled   it was the coordinator, and another host has taken over: pool.db is
+ *	                       not opened, and nothing done, until that host takes it in
  */
 #ifndef FERRY_AGENT_POOL_MEMBERSHIP_H
 #define FERRY_AGENT_POOL_MEMBERSHIP_H
@@ -20,13 +22,15 @@ struct membership {
 	char *url;         /* of the coordinator */
 	char *fingerprint; /* of its certificate */
 	char *secret;      /* shared with it */
-	bool is_joining;
+	char *coordinator; /* its ref; "": it has not said so yet */
+	int64_t term;      /* that it said to be of */
+	enum membership_kind { MEMBERSHIP_FULL, MEMBERSHIP_JOINING, MEMBERSHIP_OVERRULED } kind;
 };
 
 void membership_clear(struct membership *membership);
 /* 1: there is one; 0: none. */
 int membership_load(const char *state_dir, struct membership *ret_membership, struct fault *fault);
-/* Durable (0600) when it returns. */
+/* Durable (0600) when it returns. A full one takes the place of whatever there is. */
 int membership_store(
 	const char *state_dir, const struct membership *membership, struct fault *fault);
 /* It has joined: a joining host becomes a member. pool.db of its own pool is kept aside. */

@@ -2,6 +2,7 @@
 #include "agent/pool/roster.h"
 
 #include "agent/pool/host_moves.h"
+#include "agent/pool/reign.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -15,6 +16,10 @@
 /* host_metrics is written no more often than that while nothing but its time changes: every write
  * is an event for every client. */
 #define WRITE_USEC (10 * USEC_PER_SEC)
+/* One of the silent hosts is asked that often. */
+#define ASK_USEC         (2 * USEC_PER_SEC)
+#define ASK_TIMEOUT_USEC (2 * USEC_PER_SEC)
+#define MAX_ASKED        64
 
 struct entry {
 	struct entry *next;
@@ -29,7 +34,12 @@ struct entry {
 
 struct roster {
 	struct pool_db *pool;
-	char *host;
+	struct rank rank;
+	char *host; /* rank's */
+	void (*overruled)(void *arg, struct membership *by);
+	void *arg;
+	uint64_t asked_usec;
+	size_t n_asked;
 	struct cancel *closing;
 	pthread_t thread;
 	bool has_thread;
@@ -62,7 +72,8 @@ void roster_add(struct roster *roster, const struct host_link *link)
 
 	entry->host = xstrdup(link->host);
 	entry->secret = xstrdup(link->secret);
-	entry->link = link_new(link->url, link->fingerprint, link->host, link->secret);
+	entry->link =
+		link_new(link->url, link->fingerprint, link->host, link->secret, &roster->rank);
 	entry->heard_usec = clock_now_usec();
 	SCOPE_LOCK(&roster->lock);
 	struct entry *before = find(roster, link->host);
@@ -177,6 +188,33 @@ static char *take_silent(struct roster *roster)
 	return NULL;
 }
 
+/* One of those that do not tick; NULL: none. Another one each time. */
+static struct link *pick_silent(struct roster *roster)
+{
+	SCOPE_LOCK(&roster->lock);
+	struct link *silent[MAX_ASKED] = {0};
+	size_t n = 0;
+	uint64_t now = clock_now_usec();
+
+	for (struct entry *entry = roster->first; entry && n < MAX_ASKED; entry = entry->next)
+		if (!entry->is_gone && now - entry->heard_usec > ROSTER_DOUBT_USEC)
+			silent[n++] = entry->link;
+	return n ? silent[roster->n_asked++ % n] : NULL;
+}
+
+/* It may follow another coordinator by now. */
+static void ask_silent(struct roster *roster)
+{
+	struct membership by CLEANUP_MEMBERSHIP = {0};
+
+	if (!roster->overruled || clock_now_usec() - roster->asked_usec < ASK_USEC)
+		return;
+	roster->asked_usec = clock_now_usec();
+	struct link *link = pick_silent(roster);
+	if (link && reign_ask(link, ASK_TIMEOUT_USEC, roster->closing, &by))
+		roster->overruled(roster->arg, &by);
+}
+
 static void *watch_main(void *arg)
 {
 	struct roster *roster = arg;
@@ -192,6 +230,7 @@ static void *watch_main(void *arg)
 			host_moves_doubt(roster->pool, host);
 			free(host);
 		}
+		ask_silent(roster);
 	}
 	return NULL;
 }
@@ -212,14 +251,16 @@ static int load(struct roster *roster, struct fault *fault)
 	return r;
 }
 
-int roster_new(
-	struct pool_db *pool, const char *host, struct roster **ret_roster, struct fault *fault)
+int roster_new(const struct roster_params *params, struct roster **ret_roster, struct fault *fault)
 {
 	struct roster *roster = xcalloc(1, sizeof(*roster));
 	sigset_t all, before;
 
-	roster->pool = pool;
-	roster->host = xstrdup(host);
+	roster->pool = params->pool;
+	roster->host = xstrdup(params->rank.coordinator);
+	roster->rank = (struct rank){params->rank.term, roster->host};
+	roster->overruled = params->overruled;
+	roster->arg = params->arg;
 	roster->closing = cancel_new();
 	pthread_mutex_init(&roster->lock, NULL);
 	int r = load(roster, fault);

@@ -13,12 +13,22 @@
 #define ROSTER_TICK_USEC   (UINT64_C(2) * 1000000)
 #define ROSTER_SILENT_USEC (UINT64_C(15) * 1000000)
 
-struct roster;
+#define ROSTER_DOUBT_USEC (UINT64_C(5) * 1000000)
 
-/* Reads the hosts, starts the thread that watches them. host: the coordinator's own; pool is
- * borrowed. */
-int roster_new(
-	struct pool_db *pool, const char *host, struct roster **ret_roster, struct fault *fault);
+struct roster;
+struct membership;
+
+struct roster_params {
+	struct pool_db *pool; /* borrowed */
+	struct rank rank;     /* of this host, the coordinator */
+	/* A host that is silent for ROSTER_DOUBT_USEC is asked why: it follows that coordinator.
+	 * From the roster's thread. */
+	void (*overruled)(void *arg, struct membership *by);
+	void *arg;
+};
+
+/* Reads the hosts, starts the thread that watches them. */
+int roster_new(const struct roster_params *params, struct roster **ret_roster, struct fault *fault);
 /* NULL is fine; returns NULL. */
 struct roster *roster_free(struct roster *roster);
 

@@ -34,6 +34,7 @@ int guests_new(const struct guests_params *params, struct guests **ret_guests, s
 	guests->pool = params->storage->pool;
 	guests->folder = TAKE_PTR(folder);
 	guests->program = xstrdup(params->program);
+	guests->is_doubtful = params->is_doubtful;
 	guests->shutdown_usec = params->shutdown_usec ? params->shutdown_usec : SHUTDOWN_USEC;
 	guests->memory = params->memory;
 	guests->closing = cancel_new();

@@ -24,6 +24,8 @@ struct guests_params {
 	uint64_t shutdown_usec; /* how long a guest may take to shut down; 0: 120 s */
 	/* This host's memory in bytes. */
 	void (*memory)(int64_t *ret_total_bytes, int64_t *ret_free_bytes);
+	/* The database is older than the processes: what runs here, runs, whatever it says. */
+	bool is_doubtful;
 };
 
 /* Makes the folder. */
@@ -33,6 +35,9 @@ int guests_new(const struct guests_params *params, struct guests **ret_guests, s
  * to run if its VM was committed, and otherwise left to the migration. Blocks; a few seconds for
  * each QEMU that does not answer. */
 int guests_recover(struct guests *guests, struct fault *fault);
+/* Of a doubtful database: it has a VM for each guest that runs here. The others run on for as long
+ * as it is doubtful. */
+bool guests_are_known(const struct guests *guests);
 /* Ends waits for guests that shut down; nothing new begins. Does not block. */
 void guests_close(struct guests *guests);
 /* After every operation has returned. The guests run on. NULL is fine; returns NULL. */

@@ -42,6 +42,8 @@ struct guests {
 	char *folder;
 	char *program;
 	uint64_t shutdown_usec;
+	bool is_doubtful;
+	size_t n_unknown; /* guests that no VM is found for */
 	void (*memory)(int64_t *ret_total_bytes, int64_t *ret_free_bytes);
 	struct cancel *closing;
 	pthread_t keeper; /* stores what the processes do */

@@ -114,6 +114,59 @@ static int take_in_incoming(struct resident *resident, struct fault *fault)
 	return 0;
 }
 
+/* "postmigrate" and the like: the guest itself is elsewhere. */
+static bool is_a_guest(struct resident *resident)
+{
+	struct value *answer CLEANUP_VALUE = NULL;
+
+	if (guest_command(resident->guest, "query-status", NULL, NULL, &answer, NULL) < 0)
+		return true; /* one that does not answer is not killed for that */
+	const char *status = value_find_string(answer, "status", "");
+	return strcmp(status, "running") == 0 || strcmp(status, "paused") == 0;
+}
+
+static int make_right(struct resident *resident, const char *vm, struct fault *fault)
+{
+	struct guests *guests = resident->guests;
+	char *console CLEANUP_FREE = guest_file(resident->run_dir, GUEST_CONSOLE);
+	const struct guest_running running = {.vm = vm,
+		.host_ref = guests->storage->host_ref,
+		.console_path = console,
+		.domid = guests_take_domid(guests)};
+	int r = guest_state_started(guests->pool, &running, fault);
+
+	if (r < 0)
+		return r;
+	log_warn("guest.corrected", "vm=%s pid=%d: it runs here, unlike the database says", vm,
+		(int)guest_pid(resident->guest));
+	resident->vm = xstrdup(vm);
+	return take_in(resident, fault);
+}
+
+/* It was started here, or came here, after what the database knows: the process is right. */
+static int correct(struct resident *resident, const char *uuid, struct fault *fault)
+{
+	struct fault why CLEANUP_FAULT = FAULT_INIT;
+	char *vm CLEANUP_FREE = NULL;
+	int r = object_get_by_uuid(resident->guests->pool, "VM", uuid, &vm, &why);
+
+	if (r == 0)
+		return make_right(resident, vm, fault);
+	if (!fault_is(&why, "UUID_INVALID")) {
+		fault_move(fault, &why);
+		return r;
+	}
+	resident->guests->n_unknown++;
+	log_error("guest.unknown", "vm=%s pid=%d: the database has no such VM; it runs on", uuid,
+		(int)guest_pid(resident->guest));
+	return 0;
+}
+
+bool guests_are_known(const struct guests *guests)
+{
+	return guests->n_unknown == 0;
+}
+
 static int recover_row(struct guests *guests, const struct resource_row *row, struct fault *fault)
 {
 	const char *uuid = value_find_string(row->detail, "uuid", "");
@@ -130,6 +183,8 @@ static int recover_row(struct guests *guests, const struct resource_row *row, st
 		return wanted;
 	if (r > 0 && resident->vm)
 		return take_in(resident, fault);
+	if (r > 0 && guests->is_doubtful && is_a_guest(resident))
+		return correct(resident, uuid, fault);
 	if (r > 0) {
 		log_warn("guest.unwanted", "vm=%s pid=%d: its VM is not to run", uuid,
 			(int)guest_pid(resident->guest));

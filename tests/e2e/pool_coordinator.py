@@ -4,18 +4,40 @@
 
 import contextlib
 import os
+import re
+import signal
 import sqlite3
+import subprocess
 import sys
 import time
 import unittest
+import xmlrpc.client
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from ferrytest import PASSWORD, Pool, wait_for  # noqa: E402
+from ferrytest import BIN, MIB, NULL, PASSWORD, Pool, wait_for  # noqa: E402
+from xensession import Failure, Session, Transport  # noqa: E402
 
+LONG = os.environ.get("FERRY_LONG")
 INTERVAL = 1.0
 # What a copy takes, on a machine that does other work too.
 SLACK = 3.0
+
+
+def refused(test, code, function, *args):
+    with test.assertRaises(Failure) as raised:
+        function(*args)
+    test.assertEqual(raised.exception.code, code, raised.exception.details)
+    return raised.exception.details
+
+
+class LocalSession(Session):
+    """At a member: good for taking over, and nothing else."""
+
+    def __init__(self, url, user=None, password=PASSWORD):
+        self.url, self.user, self.password, self.timeout = url, user or "root", password, 60.0
+        self._server = xmlrpc.client.ServerProxy(url, transport=Transport(60.0))
+        self.ref = self.raw("session.slave_local_login_with_password", self.user, password)
 
 
 class Base(unittest.TestCase):
@@ -39,6 +61,45 @@ class Base(unittest.TestCase):
                 sqlite3.connect(f"file:{self.copy(pool)}?mode=ro&immutable=1", uri=True)) as db:
             row = db.execute(query, args).fetchone()
             return row and row[0]
+
+    def vm_on(self, pool, label="guest"):
+        """A halted VM with a disk on that host's own SR; its firmware runs, which is all that is asked of it."""
+        vdi = pool.vdi_create(pool.sr_create(f"SR of {pool.name}"), 4 * MIB)
+        vm = pool.vm_create(label, [vdi])
+        pool.session.VM.set_memory_limits(vm, *[str(64 * MIB)] * 4)
+        return vm
+
+    def live(self, pool, host):
+        return pool.session.host_metrics.get_live(pool.session.host.get_metrics(host))
+
+    def wait_live(self, pool, *others):
+        for other in others:
+            wait_for(f"{other.name} is live", lambda: self.live(pool, other.host), 40)
+
+    def lose(self, coordinator, *members):
+        """kill -9; what the members' copies have is settled before."""
+        time.sleep(INTERVAL + 1)
+        for pool in (coordinator, *members):
+            pool._forget_session()
+        coordinator.kill()
+
+    def take_over(self, member):
+        """The member becomes the coordinator; the age that it told of its copy."""
+        local = LocalSession(member.url)
+        age = int(local.pool.emergency_transition_to_master())
+        local.close()
+        member.coordinator = None
+        member.session = wait_for(f"{member.name} coordinates", member._try_login, 30)
+        return age
+
+    def followed(self, new, *members):
+        for member in members:
+            member.coordinator = new
+            member.session = wait_for(f"{member.name} is a member", member._try_login, 30)
+
+    def state(self, pool, vm):
+        record = pool.session.VM.get_record(vm)
+        return record["power_state"], record["resident_on"]
 
     def copied(self, pool, vm):
         """The member's copy has the VM."""
@@ -83,6 +144,197 @@ class Copies(Base):
         a.session.pool.eject(b.host)
         b.left()
         self.assertFalse(os.path.exists(self.copy(b)))
+
+
+class Lost(Base):
+
+    def test_another_takes_over_and_guests_do_not_notice(self):
+        a, b, c = self.pools("A", "B", "C")
+        running = {pool: self.vm_on(pool, f"guest of {pool.name}") for pool in (a, b, c)}
+        for vm in running.values():
+            a.session.VM.start(vm, False, False)
+        pids = {pool: pool.guests() for pool in (a, b, c)}
+        old = a.session.ref
+        pool_ref = a.session.pool.get_all()[0]
+        self.lose(a, b, c)
+
+        done = b.ferry("pool", "emergency-transition")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        age = int(re.search(r"is (\d+) s old", done.stderr).group(1))
+        self.assertLessEqual(age, INTERVAL + 2 * SLACK)
+        b.coordinator = None
+        b.session = wait_for("B coordinates", b._try_login, 30)
+        self.assertEqual(b.session.pool.get_master(pool_ref), b.host)
+        for pool, vm in running.items():
+            self.assertEqual(self.state(b, vm), ("Running", pool.host))
+            self.assertEqual(pool.guests(), pids[pool])
+        # A session outlives its coordinator.
+        self.assertEqual(b.session.raw("VM.get_power_state", old, running[b]), "Running")
+
+        done = b.ferry("pool", "recover-members")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn(f"{b.url}: 1;", done.stderr)
+        self.followed(b, c)
+        self.wait_live(b, c)
+        self.assertEqual(pids[c], c.guests())
+        b.session.VM.pause(running[c])
+        b.session.VM.unpause(running[c])
+
+        # The old one comes back. It does not rule, and says who does.
+        a.coordinator = b
+        a.start()
+        self.assertEqual(refused(self, "HOST_IS_SLAVE", Session, a.url, "root", PASSWORD),
+                         ["HOST_IS_SLAVE", f"127.0.0.1:{b.port}"])
+        self.assertIn("COORDINATOR_OVERRULED", a.log())
+        time.sleep(3)
+        self.assertFalse(os.path.exists(a.path("state", "membership")))
+        self.assertEqual(pids[a], a.guests())
+        self.assertEqual(self.state(b, running[a]), ("Running", a.host))
+        self.assertCountEqual(b.session.pool.recover_slaves(), [a.host, c.host])
+        self.wait_live(b, a)
+        self.assertEqual(pids[a], a.guests())
+        for pool, vm in running.items():
+            self.assertEqual(self.state(b, vm), ("Running", pool.host))
+            b.session.VM.hard_shutdown(vm)
+            self.assertEqual(pool.guests(), [])
+        self.assertFalse(os.path.exists(a.path("state", "membership.overruled")))
+
+    def test_what_the_copy_does_not_know_is_neither_killed_nor_started_twice(self):
+        a, b, c = self.pools("A", "B", "C")
+        for pool in (b, c):
+            pool.configure(pool_copy_interval="1h")
+            pool.restart()
+        started, stopped = self.vm_on(c, "started"), self.vm_on(c, "stopped")
+        a.session.VM.start(stopped, False, False)
+        for pool in (b, c):
+            pool.restart()
+            wait_for("there is a copy", lambda: self.copied(pool, stopped), 10)
+        time.sleep(1)
+        a.session.VM.start(started, False, False)
+        a.session.VM.hard_shutdown(stopped)
+        created = self.vm_on(c, "created")
+        a.session.VM.start(created, False, False)
+        pids = set(c.guests())
+        self.assertEqual(len(pids), 2)
+        for pool in (a, b, c):
+            pool._forget_session()
+        a.kill()
+        self.take_over(b)
+        self.assertEqual(self.state(b, started), ("Halted", NULL))
+        self.assertEqual(b.session.pool.recover_slaves(), [c.host])
+        self.followed(b, c)
+        self.wait_live(b, c)
+        self.assertEqual(self.state(b, started), ("Running", c.host))
+        self.assertEqual(self.state(b, stopped), ("Halted", NULL))
+        refused(self, "HANDLE_INVALID", b.session.VM.get_power_state, created)
+        self.assertEqual(set(c.guests()), pids)
+        self.assertIn("guest.unknown", c.log())
+        refused(self, "VM_BAD_POWER_STATE", b.session.VM.start, started, False, False)
+        c.restart()
+        self.assertEqual(set(c.guests()), pids)
+        b.session.VM.hard_shutdown(started)
+        self.assertEqual(len(c.guests()), 1)
+
+    def launch(self, pool):
+        with open(pool.path("log"), "ab") as log:
+            pool.process = subprocess.Popen(
+                [os.path.join(BIN, "ferryd"), "--config", pool.path("ferryd.conf")],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
+
+    def answers(self, pool):
+        try:
+            Session(pool.url, "root", PASSWORD).close()
+        except Failure as failure:
+            return failure.code == "HOST_IS_SLAVE"
+        except (OSError, xmlrpc.client.ProtocolError):
+            return False
+        return False
+
+    if LONG:
+
+        def test_members_that_start_without_the_coordinator_can_take_over(self):
+            a, b, c = self.pools("A", "B", "C")
+            vm = self.vm_on(c)
+            a.session.VM.start(vm, False, False)
+            pids = c.guests()
+            self.lose(a, b, c)
+            for pool in (b, c):
+                pool.kill()
+                self.launch(pool)
+            for pool in (b, c):
+                wait_for("it answers", lambda: self.answers(pool), 20)
+            self.take_over(c)
+            self.assertEqual(c.guests(), pids)
+            self.assertEqual(c.session.pool.recover_slaves(), [b.host])
+            self.followed(c, b)
+            self.wait_live(c, b)
+            c.session.VM.hard_shutdown(vm)
+
+        def test_a_coordinator_that_was_only_cut_off_gives_way(self):
+            a, b, c = self.pools("A", "B", "C")
+            self.wait_live(a, b, c)
+            time.sleep(INTERVAL + SLACK)
+            a._forget_session()
+            os.kill(a.process.pid, signal.SIGSTOP)
+            try:
+                for pool in (b, c):
+                    pool._forget_session()
+                self.take_over(b)
+            finally:
+                os.kill(a.process.pid, signal.SIGCONT)
+            # It asks why nobody ticks, of one that knows.
+            wait_for("A gives way", lambda: "COORDINATOR_OVERRULED" in a.log(), 30)
+            wait_for("A sends clients to B", lambda: self.answers(a), 20)
+            hosts = wait_for("B takes both in", lambda: (lambda told: len(told) == 2 and told)(
+                b.session.pool.recover_slaves()), 20)
+            self.assertCountEqual(hosts, [a.host, c.host])
+            self.followed(b, a, c)
+            self.wait_live(b, a, c)
+
+
+class Refused(Base):
+
+    def test_nobody_takes_over_without_need(self):
+        a, b = self.pools("A", "B")
+        wait_for("there is a copy", lambda: os.path.exists(self.copy(b)), 10)
+        details = refused(self, "NOT_IN_EMERGENCY_MODE",
+                          a.session.pool.emergency_transition_to_master)
+        self.assertIn("coordinator", details[1])
+        refused(self, "NOT_IN_EMERGENCY_MODE", LocalSession, a.url)
+        local = LocalSession(b.url)
+        details = refused(self, "NOT_IN_EMERGENCY_MODE",
+                          local.pool.emergency_transition_to_master)
+        self.assertIn(f"127.0.0.1:{a.port}", details[1])
+        # Its session is good for nothing else, and ends.
+        refused(self, "HOST_IS_SLAVE", local.VM.get_all)
+        refused(self, "HOST_IS_SLAVE", local.pool.recover_slaves)
+        local.call("session.local_logout")
+        refused(self, "SESSION_INVALID", local.pool.emergency_transition_to_master)
+        refused(self, "SESSION_AUTHENTICATION_FAILED", LocalSession, b.url, "root", "wrong")
+        refused(self, "SESSION_AUTHENTICATION_FAILED", LocalSession, b.url, "nobody", PASSWORD)
+        a.session.call("user.create", "viewer", PASSWORD, "read-only")
+        wait_for("the copy has the user", lambda: self.ask_copy(
+            b, "SELECT count(*) FROM users WHERE name = 'viewer'"), INTERVAL + SLACK)
+        refused(self, "RBAC_PERMISSION_DENIED",
+                LocalSession(b.url, "viewer").pool.emergency_transition_to_master)
+        self.assertEqual(a.session.pool.recover_slaves(), [b.host])
+        self.assertEqual(len(a.session.host.get_all()), 2)
+        self.assertTrue(os.path.exists(b.path("state", "membership")))
+
+    def test_a_lone_host_and_one_without_a_copy_do_not_take_over(self):
+        lone = self.enterContext(Pool("L"))
+        refused(self, "NOT_IN_EMERGENCY_MODE", lone.session.pool.emergency_transition_to_master)
+        self.assertEqual(lone.session.pool.recover_slaves(), [])
+        a, b = self.pools("A", "B")
+        wait_for("there is a copy", lambda: os.path.exists(self.copy(b)), 10)
+        local = LocalSession(b.url)
+        b._forget_session()
+        a.kill()
+        os.unlink(self.copy(b))
+        details = refused(self, "OPERATION_NOT_ALLOWED",
+                          local.pool.emergency_transition_to_master)
+        self.assertIn("no copy", details[1])
+        a.start()
 
 
 if __name__ == "__main__":

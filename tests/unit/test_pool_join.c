@@ -410,7 +410,9 @@ static void a_joining_host_is_a_member_when_that_is_confirmed(void **state)
 		.url = xstrdup("u"),
 		.fingerprint = xstrdup("f"),
 		.secret = xstrdup("s"),
-		.is_joining = true};
+		.coordinator = xstrdup("OpaqueRef:c"),
+		.term = INT64_C(1) << 40,
+		.kind = MEMBERSHIP_JOINING};
 	struct membership found CLEANUP_MEMBERSHIP = {0};
 	char *path CLEANUP_FREE = xasprintf("%s/membership", folder);
 	struct stat st;
@@ -418,11 +420,13 @@ static void a_joining_host_is_a_member_when_that_is_confirmed(void **state)
 	assert_int_equal(membership_load(folder, &found, &b->fault), 0);
 	check_ok(&b->fault, membership_store(folder, &membership, &b->fault));
 	assert_int_equal(membership_load(folder, &found, &b->fault), 1);
-	assert_true(found.is_joining);
+	assert_int_equal(found.kind, MEMBERSHIP_JOINING);
 	membership_clear(&found);
 	check_ok(&b->fault, membership_confirm(folder, &b->fault));
 	assert_int_equal(membership_load(folder, &found, &b->fault), 1);
-	assert_false(found.is_joining);
+	assert_int_equal(found.kind, MEMBERSHIP_FULL);
+	assert_string_equal(found.coordinator, "OpaqueRef:c");
+	assert_true(found.term == INT64_C(1) << 40);
 	assert_string_equal(found.secret, "s");
 	assert_string_equal(found.url, "u");
 	assert_int_equal(stat(path, &st), 0);
@@ -450,19 +454,36 @@ static void a_damaged_membership_starts_no_pool(void **state)
 
 static void secrets_are_compared_whole(void **state)
 {
-	char *session CLEANUP_FREE = link_session_format("OpaqueRef:1", "secret");
-	char *host CLEANUP_FREE = NULL;
-	char *secret CLEANUP_FREE = NULL;
+	const struct rank rank = {7, "OpaqueRef:2"};
+	char *session CLEANUP_FREE = link_session_format("OpaqueRef:1", "secret", &rank);
+	struct link_caller caller CLEANUP_LINK_CALLER = {0};
 
 	(void)state;
-	assert_true(link_session_parse(session, &host, &secret));
-	assert_string_equal(host, "OpaqueRef:1");
-	assert_true(link_secret_is(secret, "secret"));
+	assert_true(link_session_parse(session, &caller));
+	assert_string_equal(caller.host, "OpaqueRef:1");
+	assert_string_equal(caller.rank.coordinator, "OpaqueRef:2");
+	assert_int_equal(caller.rank.term, 7);
+	assert_true(link_secret_is(caller.secret, "secret"));
 	assert_false(link_secret_is("secre", "secret"));
 	assert_false(link_secret_is("secreT", "secret"));
 	assert_false(link_secret_is("", ""));
-	assert_false(link_session_parse("OpaqueRef:1", &host, &secret));
-	assert_false(link_session_parse("ferry-host/OpaqueRef:1", &host, &secret));
+	link_caller_clear(&caller);
+	assert_false(link_session_parse("OpaqueRef:1", &caller));
+	assert_false(link_session_parse("ferry-host/OpaqueRef:1", &caller));
+	assert_false(link_session_parse("ferry-host/OpaqueRef:1/secret", &caller));
+	assert_false(link_session_parse("ferry-host/OpaqueRef:1/secret/x/OpaqueRef:2", &caller));
+}
+
+static void of_two_coordinators_the_later_is_right(void **state)
+{
+	const struct rank ranks[] = {{1, "b"}, {2, "a"}, {2, "b"}, {3, "a"}};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(ranks); i++)
+		for (size_t j = 0; j < ARRAY_SIZE(ranks); j++)
+			assert_int_equal((rank_compare(&ranks[i], &ranks[j]) > 0) -
+						 (rank_compare(&ranks[i], &ranks[j]) < 0),
+				(i > j) - (i < j));
 }
 
 #define test(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -481,6 +502,7 @@ int main(void)
 		test(a_host_in_use_is_not_ejected),
 		test(a_joining_host_is_a_member_when_that_is_confirmed),
 		test(a_damaged_membership_starts_no_pool),
+		test(of_two_coordinators_the_later_is_right),
 		test(secrets_are_compared_whole),
 	};
 
