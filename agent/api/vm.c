@@ -56,27 +56,13 @@ static int vm_create(struct call *call, struct value *const *args, struct value 
 /* --- Removing ----------------------------------------------------------------------------------
  */
 
-/* They would be snapshots of nothing, to which nothing can be reverted. */
-static int check_no_snapshots(struct pool_db *pool, const char *vm, struct fault *fault)
-{
-	struct value *snapshots CLEANUP_VALUE = NULL;
-	int r = object_find(pool, "VM", "snapshot_of", vm, &snapshots, fault);
-
-	if (r < 0 || snapshots->array.n_items == 0)
-		return r;
-	char *text CLEANUP_FREE = xasprintf(
-		"the VM has %zu snapshots: destroy them first, or clone what is to be kept",
-		snapshots->array.n_items);
-	return fault_set(fault, -EPERM, "OPERATION_NOT_ALLOWED", text, NULL);
-}
-
 static int vm_unmake(struct pool_db *pool, void *arg, struct fault *fault)
 {
 	const char *vm = arg;
 	int r = vm_check_operation(pool, vm, "destroy", fault);
 
 	if (r == 0)
-		r = check_no_snapshots(pool, vm, fault);
+		r = vm_check_no_snapshots(pool, vm, fault);
 	return r < 0 ? r : vm_object_destroy(pool, vm, fault);
 }
 

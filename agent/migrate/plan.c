@@ -4,6 +4,7 @@
 #include "agent/migrate/metadata.h"
 #include "agent/migrate/rehome.h"
 #include "agent/vm/guest_record.h"
+#include "agent/vm/operations.h"
 #include "base/alloc.h"
 #include "base/uuid.h"
 #include "target/image.h"
@@ -171,19 +172,6 @@ static int collect_disks(const struct storage *storage, const struct migrate_req
 	return r;
 }
 
-static int check_snapshots(const struct storage *storage, const char *vm, struct fault *fault)
-{
-	struct value *snapshots CLEANUP_VALUE = NULL;
-
-	int r = object_get_field(storage->pool, "VM", vm, "snapshots", &snapshots, fault);
-	if (r < 0)
-		return r;
-	if (snapshots->type == VALUE_ARRAY && snapshots->array.n_items)
-		return fault_set(fault, -EPERM, "OPERATION_NOT_ALLOWED",
-			"the VM has snapshots, which cannot be migrated; delete them first", NULL);
-	return 0;
-}
-
 /* How the guest knows its disks. A CD that the destination does not reach stays behind, so its
  * drive must be empty. */
 static int plan_guest(const struct storage *storage, const char *vm, const char *host,
@@ -249,7 +237,7 @@ int plan_make(const struct storage *storage, const struct migrate_request *reque
 	if (r == 0)
 		r = collect_disks(storage, request, host, refs, shared, fault);
 	if (r == 0)
-		r = check_snapshots(storage, request->vm, fault);
+		r = vm_check_no_snapshots(storage->pool, request->vm, fault);
 	for (size_t i = 0; r == 0 && i < refs->array.n_items; i++) {
 		const char *vdi = refs->array.items[i]->string;
 		struct value *disk = NULL;

@@ -131,6 +131,9 @@ static int mark(struct pool_db *pool, void *arg, struct fault *fault)
 	if (vm_has_operation(pool, marks->vm, marks->key))
 		return 0;
 	int r = vm_check_operation(pool, marks->vm, marks->operation, fault);
+	/* One may have been taken since the plan was made. */
+	if (r == 0)
+		r = vm_check_no_snapshots(pool, marks->vm, fault);
 	if (r == 0)
 		r = check_power(pool, marks, fault);
 	if (r == 0)

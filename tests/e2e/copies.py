@@ -290,6 +290,24 @@ class Machines(Case):
         self.assertEqual(self.objects().keys(), before.keys())
         self.assert_clean()
 
+    def test_what_cannot_be_removed_at_once_goes_later(self):
+        snapshot = self.session.VM.snapshot(self.vm, "kept")
+        kept = self.digests(self.vm)
+        for later in (lambda: self.a.ferry("doctor", "--fix"), self.a.restart):
+            self.a.vdi_write(self.disks[0], os.urandom(MIB))
+            self.a.points.arm("disk.remove", "error EIO always")
+            self.session.VM.revert(snapshot)
+            self.assertGreater(self.a.points.passed("disk.remove"), 0)
+            self.assertEqual(self.digests(self.vm), kept)
+            self.assertIn("COPY-LEFTOVER", self.a.log())
+            self.assertNotEqual(self.a.leftovers(), [])
+            self.assertEqual(set(self.session.VM.get_current_operations(self.vm).values()), {"reverting"})
+            self.a.points.clear()
+            later()
+            self.session = self.a.session
+            self.assertIn("start", self.session.VM.get_allowed_operations(self.vm))
+            self.assert_clean()
+
     def test_an_agent_that_dies_at_the_commit_has_all_or_nothing(self):
         session, vm = self.session, self.vm
         snapshot = session.VM.snapshot(vm, "kept")
