@@ -44,6 +44,7 @@ static const struct config_key keys[] = {
 		.max = 365 * DAY),
 	KEY("ferryd", "login_delay", DURATION, login_delay_usec, "5s", .max = 60 * SEC),
 	KEY("migration", "max_sending", COUNT, max_sending, "3", .min = 1, .max = 64),
+	KEY("migration", "max_queued", COUNT, max_queued, "100", .max = 256),
 	KEY("migration", "heartbeat", DURATION, heartbeat_usec, "2s", .min = 50 * MS,
 		.max = 60 * SEC),
 	KEY("migration", "lease", DURATION, lease_usec, "15s", .min = 100 * MS, .max = DAY),

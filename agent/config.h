@@ -35,6 +35,7 @@ struct config {
 
 	/* [migration] */
 	uint64_t max_sending;
+	uint64_t max_queued;
 	uint64_t heartbeat_usec;
 	uint64_t lease_usec;
 	uint64_t abandon_usec;

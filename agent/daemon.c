@@ -318,6 +318,7 @@ static struct supervisor *new_supervisor(struct daemon *daemon)
 		.copy_in_flight_bytes = config->copy_in_flight_bytes,
 		.bandwidth_bytes_per_sec = config->bandwidth_bytes_per_sec,
 		.max_sending = (unsigned)config->max_sending,
+		.max_queued = (unsigned)config->max_queued,
 		.max_downtime_usec = config->max_downtime_usec,
 		.heartbeat_usec = config->heartbeat_usec,
 		.lease_usec = config->lease_usec,

@@ -28,6 +28,7 @@ static const struct column columns[] = {
 	{"COMPARED", "bytes_compared", COLUMN_SIZE, NULL},
 	{"SAVED", "bytes_saved", COLUMN_SIZE, NULL},
 	{"TIME-LEFT", "eta", COLUMN_DURATION, NULL},
+	{"QUEUE-PLACE", "queue_place", COLUMN_INT, NULL},
 	{"LIVE", "live", COLUMN_BOOL, NULL},
 	{"ROUNDS", "rounds", COLUMN_INT, NULL},
 	{"DIRTY", "bytes_dirty", COLUMN_SIZE, NULL},

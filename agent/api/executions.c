@@ -10,7 +10,7 @@
 #include <pthread.h>
 #include <string.h>
 
-#define MAX_RUNNING 128
+#define MAX_RUNNING 512
 #define KEEP_USEC   (600 * USEC_PER_SEC)
 
 struct work {

@@ -12,7 +12,7 @@
 #include <stdbool.h>
 
 /* Running at once; more: TOO_MANY_PENDING_TASKS. */
-#define TASKS_MAX_RUNNING 128
+#define TASKS_MAX_RUNNING 512
 /* Finished tasks are kept this long, and at most that many tasks in all. */
 #define TASKS_KEEP_SEC 3900
 #define TASKS_MAX_KEPT 200

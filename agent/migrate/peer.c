@@ -135,7 +135,7 @@ bool peer_is_unreachable(int error)
 	       error == -EHOSTUNREACH || error == -ENETUNREACH || error == -EPIPE;
 }
 
-static bool is_busy(int error, const struct fault *fault)
+bool peer_is_busy(int error, const struct fault *fault)
 {
 	return error < 0 && fault && fault_is(fault, "OTHER_OPERATION_IN_PROGRESS") &&
 	       fault->n_params && strcmp(fault->params[0], "migration") == 0;
@@ -161,7 +161,7 @@ int peer_call_patiently(struct peer *peer, const char *verb, const char *migrati
 	for (;;) {
 		int r = peer_call(peer, verb, migration, args ? value_copy(args) : NULL,
 			timeout_usec, cancel, ret_result, fault);
-		bool busy = is_busy(r, fault);
+		bool busy = peer_is_busy(r, fault);
 		if (!busy && !peer_is_unreachable(r))
 			return r;
 		if (busy || (r == -ETIMEDOUT && answers(peer, migration, cancel)))

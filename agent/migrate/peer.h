@@ -35,6 +35,8 @@ int peer_call(struct peer *peer, const char *verb, const char *migration, struct
 /* Whether the error of peer_call says nothing about the migration: the peer could not be reached.
  */
 bool peer_is_unreachable(int error);
+/* It said "not now; ask again" (migration_busy). */
+bool peer_is_busy(int error, const struct fault *fault);
 
 /* peer_call again and again, with growing pauses, until the peer answers something else than "not
  * now" (migration_busy), cancel, or nothing at all was heard of it for give_up_usec (then the last

@@ -3,6 +3,7 @@
 
 #include "agent/migrate/live.h"
 #include "agent/migrate/outcome.h"
+#include "agent/migrate/report_queue.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/json.h"
@@ -95,9 +96,11 @@ int report_begin(struct migration *m, struct fault *fault)
 	char *peer CLEANUP_FREE = migration_get_string(m, "peer");
 	char *ref CLEANUP_FREE = NULL;
 
-	if (existing || is_the_senders(m))
+	bool has_waited = existing && report_is_queued(m->params->storage->pool, existing);
+	if ((existing && !has_waited) || is_the_senders(m))
 		return 0;
-	value_set_string(fields, "uuid", m->uuid);
+	if (!has_waited)
+		value_set_string(fields, "uuid", m->uuid);
 	value_set_string(fields, "name_label", name);
 	value_set_string(fields, "role", migration_role_name(m->role));
 	value_set_string(fields, "state", migration_state_name(migration_state(m)));
@@ -108,8 +111,11 @@ int report_begin(struct migration *m, struct fault *fault)
 	value_set_int(fields, "eta", -1);
 	value_set_bool(fields, "live", live_is_wanted(m));
 	value_set_string(fields, "host", m->params->storage->host_ref);
+	value_set_int(fields, "queue_place", 0);
 	add_attention(m, fields);
-	return object_create(m->params->storage->pool, CLASS, fields, &ref, fault);
+	return has_waited
+		       ? object_set_fields(m->params->storage->pool, CLASS, existing, fields, fault)
+		       : object_create(m->params->storage->pool, CLASS, fields, &ref, fault);
 }
 
 struct task_update {

@@ -3,26 +3,20 @@
 
 #include "agent/migrate/copies.h"
 #include "agent/migrate/image_source.h"
-#include "agent/migrate/peer.h"
-#include "agent/migrate/plan.h"
 #include "agent/migrate/receiver.h"
-#include "agent/migrate/rehome.h"
 #include "agent/migrate/report.h"
+#include "agent/migrate/report_queue.h"
 #include "agent/migrate/sender.h"
 #include "agent/migrate/supervisor_internal.h"
 #include "agent/migrate/vdi_move.h"
-#include "agent/vm/operations.h"
 #include "base/alloc.h"
 #include "base/clock.h"
-#include "base/inject.h"
 #include "base/log.h"
 #include "base/uuid.h"
 
 #include <errno.h>
 #include <string.h>
 #include <sys/eventfd.h>
-
-#define DRY_RUN_TIMEOUT_USEC (30 * USEC_PER_SEC)
 
 struct supervisor *supervisor_new(const struct supervisor_params *params)
 {
@@ -33,6 +27,7 @@ struct supervisor *supervisor_new(const struct supervisor_params *params)
 	/* Without it the keeper looks once a second all the same. */
 	supervisor->keeper_bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	registry_init(&supervisor->registry);
+	queue_init(&supervisor->queue, &supervisor->registry, params);
 	pthread_mutex_init(&supervisor->lock, NULL);
 	pthread_cond_init(&supervisor->idle, NULL);
 	return supervisor;
@@ -50,6 +45,7 @@ void supervisor_retire(struct supervisor *supervisor, struct migration *m)
 		log_warn("MIG-FORGET", "migration=%s error=%s", m->uuid, text);
 	}
 	registry_remove(&supervisor->registry, m);
+	queue_ring(&supervisor->queue);
 }
 
 struct sender_start {
@@ -75,8 +71,7 @@ static void *sender_main(void *arg)
 	return NULL;
 }
 
-/* Gives the sender its thread. -ESHUTDOWN when the daemon stops. */
-static int start_sender(struct supervisor *supervisor, struct migration *m, struct fault *fault)
+int supervisor_start_sender(struct supervisor *supervisor, struct migration *m, struct fault *fault)
 {
 	struct sender_start *start;
 	pthread_attr_t attributes;
@@ -154,7 +149,7 @@ static int recover_one(
 	log_info("MIG-RECOVER", "migration=%s role=%s state=%s", m->uuid,
 		migration_role_name(m->role), migration_state_name(migration_state(m)));
 	if (m->role == ROLE_SENDER)
-		return start_sender(supervisor, m, fault);
+		return supervisor_start_sender(supervisor, m, fault);
 	adopt_decision(m);
 	if (fsm_is_final(migration_state(m)))
 		supervisor_retire(supervisor, m);
@@ -186,6 +181,8 @@ int supervisor_start(struct supervisor *supervisor, struct fault *fault)
 		r = copies_recover(supervisor->params, fault);
 	if (r == 0)
 		r = recover(supervisor, fault);
+	if (r == 0)
+		r = report_recover_queue(supervisor->params->storage, fault);
 	if (r < 0)
 		return r;
 	r = -pthread_create(&supervisor->keeper, NULL, keeper_main, supervisor);
@@ -224,6 +221,7 @@ struct supervisor *supervisor_stop(struct supervisor *supervisor)
 	if (!supervisor)
 		return NULL;
 	supervisor_close(supervisor);
+	queue_deinit(&supervisor->queue);
 	registry_deinit(&supervisor->registry);
 	cancel_free(supervisor->stop);
 	cleanup_close(&supervisor->keeper_bell);
@@ -231,242 +229,6 @@ struct supervisor *supervisor_stop(struct supervisor *supervisor)
 	pthread_mutex_destroy(&supervisor->lock);
 	free(supervisor);
 	return NULL;
-}
-
-static int add_source_pool(
-	const struct supervisor_params *params, struct value *manifest, struct fault *fault)
-{
-	const struct storage *storage = params->storage;
-	struct value *pools CLEANUP_VALUE = NULL;
-	char *uuid CLEANUP_FREE = NULL;
-
-	int r = object_get_all(storage->pool, "pool", &pools, fault);
-	if (r == 0 && pools->array.n_items == 0)
-		r = fault_text(fault, -ENOENT, "this database holds no pool object");
-	if (r == 0)
-		r = object_get_string(
-			storage->pool, "pool", pools->array.items[0]->string, "uuid", &uuid, fault);
-	if (r < 0)
-		return r;
-	value_set_string(manifest, "protocol", PEER_PROTOCOL);
-	value_set_string(manifest, "data_tls", peer_data_tls(params));
-	value_set_string(manifest, "source_pool_uuid", uuid);
-	return 0;
-}
-
-/* What the checks have found out. */
-struct preflight {
-	struct value *vdi_map;
-	struct value *vif_map;
-	struct value *options;
-	struct value *disks;
-	struct value *manifest;
-};
-
-static void preflight_clear(struct preflight *found)
-{
-	value_free(found->vdi_map);
-	value_free(found->vif_map);
-	value_free(found->options);
-	value_free(found->disks);
-	value_free(found->manifest);
-}
-
-#define CLEANUP_PREFLIGHT CLEANUP(preflight_clear)
-
-/* host: the destination, if it is of this pool. */
-static int find_maps(const struct storage *storage, const struct migrate_request *request,
-	const char *host, struct preflight *found, struct fault *fault)
-{
-	if (!host) {
-		found->vdi_map = value_copy(request->vdi_map);
-		found->vif_map = value_copy(request->vif_map);
-		return 0;
-	}
-	int r = rehome_check_host(storage, host, fault);
-	return r < 0 ? r
-		     : rehome_maps(storage, request, host, &found->vdi_map, &found->vif_map, fault);
-}
-
-static int make_plan(const struct supervisor_params *params, const struct migrate_request *request,
-	struct preflight *found, struct fault *fault)
-{
-	const struct storage *storage = params->storage;
-	const char *host = rehome_destination(storage->pool, request->dest);
-	struct migrate_request whole = *request;
-	int r = find_maps(storage, request, host, found, fault);
-
-	whole.vdi_map = found->vdi_map;
-	whole.vif_map = found->vif_map;
-	if (r == 0)
-		r = plan_options(storage, &whole, &found->options, fault);
-	if (r == 0)
-		r = plan_make(storage, &whole, host, found->options, &found->disks,
-			&found->manifest, fault);
-	return r < 0 ? r : add_source_pool(params, found->manifest, fault);
-}
-
-/* All checks, the plan and the manifest; asks the destination for a dry run. */
-static int preflight(struct supervisor *supervisor, const struct migrate_request *request,
-	struct cancel *cancel, struct preflight *found, struct fault *fault)
-{
-	const struct storage *storage = supervisor->params->storage;
-	struct value *result CLEANUP_VALUE = NULL;
-
-	int r = vm_check_operation(storage->pool, request->vm, request->operation, fault);
-	if (r == 0)
-		r = peer_check_token(request->dest, fault);
-	if (r == 0)
-		r = peer_check_data_tls(supervisor->params,
-			value_find_string(request->dest, "ferry_data_tls", ""), fault);
-	if (r == 0)
-		r = make_plan(supervisor->params, request, found, fault);
-	if (r < 0)
-		return r;
-	struct peer *peer CLEANUP_PEER = peer_new(request->dest);
-	struct value *args = value_append(value_new_array(), value_copy(found->manifest));
-	value_set_bool(args->array.items[0], "dry_run", true);
-	return peer_call(peer, "prepare", "", args, DRY_RUN_TIMEOUT_USEC, cancel, &result, fault);
-}
-
-int supervisor_assert_can_migrate(struct supervisor *supervisor,
-	const struct migrate_request *request, struct cancel *cancel, struct fault *fault)
-{
-	struct preflight found CLEANUP_PREFLIGHT = {0};
-
-	return preflight(supervisor, request, cancel, &found, fault);
-}
-
-/* The sender's document, which takes over what was found. */
-static int make_document(struct supervisor *supervisor, const struct migrate_request *request,
-	const char *migration, const char *task, struct preflight *found,
-	struct value **ret_document, struct fault *fault)
-{
-	struct value *document CLEANUP_VALUE = TAKE_PTR(found->options);
-	struct value *record CLEANUP_VALUE = NULL;
-	char *key CLEANUP_FREE =
-		ref_is_null(task) ? xasprintf(REF_PREFIX "%s", migration) : xstrdup(task);
-
-	value_set_bool(document, "same_pool", rehome_is_wanted(found->manifest));
-	value_set_string(found->manifest, "operation", key);
-	value_set(document, "disks", TAKE_PTR(found->disks));
-	value_set(document, "manifest", TAKE_PTR(found->manifest));
-	value_set(document, "vif_map", TAKE_PTR(found->vif_map));
-	int r = object_get_record(
-		supervisor->params->storage->pool, "VM", request->vm, &record, fault);
-	if (r < 0)
-		return r;
-	value_set_string(document, "vm", request->vm);
-	value_set_string(document, "vm_uuid", value_find_string(record, "uuid", ""));
-	value_set_string(document, "name", value_find_string(record, "name_label", ""));
-	value_set_string(document, "task", task);
-	value_set_string(document, "operation", key);
-	value_set_string(document, "vm_operation", request->operation);
-	value_set(document, "token", value_copy(request->dest));
-	*ret_document = TAKE_PTR(document);
-	return 0;
-}
-
-/* It cannot begin: nothing of it stays that a later start of the daemon would go on with. */
-static void discard_sender(
-	struct supervisor *supervisor, struct migration *m, const struct fault *fault)
-{
-	migration_set_error(m, fault);
-	if (migration_post(m, EVENT_FAILED, NULL) == 0)
-		migration_post(m, EVENT_UNDONE, NULL);
-	supervisor_retire(supervisor, m);
-}
-
-static int create_sender(struct supervisor *supervisor, struct value *document,
-	struct migration **ret_migration, const char *uuid, struct fault *fault)
-{
-	struct migration_row row CLEANUP(migration_row_clear) = {.uuid = xstrdup(uuid),
-		.role = ROLE_SENDER,
-		.state = STATE_NEW,
-		.document = document,
-		.created = clock_wall_sec()};
-
-	int r = INJECT_FAULT(fault, "state.sender.insert.before");
-	if (r == 0)
-		r = migration_insert(supervisor->params->storage->agent, &row, fault);
-	if (r < 0)
-		return r;
-	(void)INJECT("state.sender.insert.after");
-	struct migration *m CLEANUP_MIGRATION = migration_new(supervisor->params, &row);
-	r = registry_add(&supervisor->registry, m);
-	if (r == 0)
-		r = report_begin(m, fault);
-	if (r == 0)
-		r = start_sender(supervisor, m, fault);
-	if (r < 0) {
-		discard_sender(supervisor, m, fault);
-		return r;
-	}
-	*ret_migration = TAKE_PTR(m);
-	return 0;
-}
-
-/* Waits for the outcome; a cancel of the task is passed on, and may be too late. */
-static int await(struct migration *m, struct cancel *cancel)
-{
-	struct pollfd fds[2] = {{.fd = cancel_fd(m->ended), .events = POLLIN},
-		{.fd = cancel_fd(m->stop), .events = POLLIN}};
-
-	int r = cancel_poll(cancel, fds, 2, USEC_FOREVER);
-	if (r != -ECANCELED)
-		return r;
-	migration_request_cancel(m, cancel_reason(cancel));
-	return cancel_poll(NULL, fds, 2, USEC_FOREVER);
-}
-
-static int outcome(struct migration *m, const char *task, char **ret_vm_ref, struct fault *fault)
-{
-	enum migration_state state = migration_state(m);
-
-	/* FINISHING: an operator said that it is there, and it is no longer waited for. */
-	if (state == STATE_DONE || (state == STATE_FINISHING && cancel_is_requested(m->ended))) {
-		*ret_vm_ref = migration_get_string(m, "vm_there");
-		return 0;
-	}
-	if (!cancel_is_requested(m->ended))
-		return fault_text(fault, -ESHUTDOWN,
-			"the agent stops; migration %s goes on when it starts again", m->uuid);
-	if (migration_cancel_requested(m))
-		return fault_set(fault, -ECANCELED, "TASK_CANCELLED", task, NULL);
-	migration_get_error(m, fault);
-	return -EIO;
-}
-
-static int await_outcome(struct migration *m, const char *task, struct cancel *cancel,
-	char **ret_vm_ref, struct fault *fault)
-{
-	int r = await(m, cancel);
-
-	if (r < 0)
-		return fault_errno(fault, r, "waiting for migration %s", m->uuid);
-	return outcome(m, task, ret_vm_ref, fault);
-}
-
-int supervisor_migrate_send(struct supervisor *supervisor, const struct migrate_request *request,
-	const char *task, struct cancel *cancel, char **ret_vm_ref, struct fault *fault)
-{
-	struct preflight found CLEANUP_PREFLIGHT = {0};
-	struct value *document = NULL;
-	struct migration *m CLEANUP_MIGRATION = NULL;
-	char *uuid CLEANUP_FREE = uuid_new();
-
-	if (registry_count_senders(&supervisor->registry) >= supervisor->params->max_sending) {
-		char *limit CLEANUP_FREE = xasprintf("%u", supervisor->params->max_sending);
-		return fault_set(fault, -EBUSY, "TOO_MANY_STORAGE_MIGRATES", limit, NULL);
-	}
-	int r = preflight(supervisor, request, cancel, &found, fault);
-	if (r == 0)
-		r = make_document(supervisor, request, uuid, task, &found, &document, fault);
-	if (r == 0)
-		r = create_sender(supervisor, document, &m, uuid, fault);
-	if (r < 0)
-		return r;
-	return await_outcome(m, task, cancel, ret_vm_ref, fault);
 }
 
 /* What is on record of a migration that has left the registry. */
@@ -504,7 +266,7 @@ int supervisor_await(struct supervisor *supervisor, const char *uuid, const char
 
 	if (!m)
 		return recorded_outcome(supervisor, uuid, task, ret_vm_ref, fault);
-	return await_outcome(m, task, cancel, ret_vm_ref, fault);
+	return supervisor_await_outcome(m, task, cancel, ret_vm_ref, fault);
 }
 
 /* The truth about a migration that can no longer be cancelled. */
@@ -573,6 +335,8 @@ int supervisor_cancel(
 		keeper_ring(supervisor);
 		return 0;
 	}
+	if (queue_cancel(&supervisor->queue, uuid, who))
+		return 0;
 	return supervisor_not_under_way(supervisor, uuid, fault);
 }
 

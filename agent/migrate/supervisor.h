@@ -39,7 +39,8 @@ struct supervisor_params {
 	uint64_t copy_in_flight_bytes;
 	uint64_t bandwidth_bytes_per_sec; /* per migration; 0: unlimited */
 	uint64_t max_downtime_usec;       /* of a guest's pause, unless a move says otherwise */
-	unsigned max_sending;             /* at once; more: TOO_MANY_STORAGE_MIGRATES */
+	unsigned max_sending;             /* at once; more wait for their turn */
+	unsigned max_queued;              /* that wait; more: TOO_MANY_STORAGE_MIGRATES */
 	uint64_t heartbeat_usec;
 	uint64_t lease_usec;
 	uint64_t abandon_usec;
@@ -78,7 +79,8 @@ struct migrate_request {
 int supervisor_assert_can_migrate(struct supervisor *supervisor,
 	const struct migrate_request *request, struct cancel *cancel, struct fault *fault);
 
-/* Blocks until the migration has ended: 0 with the VM's ref in the destination pool, or a fault:
+/* Blocks until the migration has ended, and before until its turn has come (queue.h), when all is
+ * checked again: 0 with the VM's ref in the destination pool, or a fault:
  * TASK_CANCELLED [task] after a cancel, -ESHUTDOWN when the daemon stops and the migration is to go
  * on. task: its progress, other_config and VM.current_operations are kept up to date ("" for none).
  * cancel is the task's token. */
@@ -92,8 +94,8 @@ int supervisor_pool_migrate(struct supervisor *supervisor, const char *vm, const
 	struct cancel *cancel, struct fault *fault);
 
 /* Takes up the wait of a supervisor_migrate_send that a restart of the daemon cut off; `uuid` is
- * the migration that the task's other_config names as "ferry:migration". Result as there;
- * UUID_INVALID when nothing is known of it. */
+ * the migration that the task's other_config names as "ferry:migration". Result as there (one that
+ * waited for its turn has failed); UUID_INVALID when nothing is known of it. */
 int supervisor_await(struct supervisor *supervisor, const char *uuid, const char *task,
 	struct cancel *cancel, char **ret_vm_ref, struct fault *fault);
 

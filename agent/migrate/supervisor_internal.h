@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the files of the supervisor share: supervisor.c (life, senders), supervisor_peer.c (Peer
- * calls), supervisor_operator.c (what an operator says), supervisor_session.c (what authorises
- * them), keeper.c (the thread that looks after receivers). */
+/* What the files of the supervisor share: supervisor.c (life), supervisor_send.c (what this host is
+ * asked to send), supervisor_peer.c (Peer calls), supervisor_operator.c (what an operator says),
+ * supervisor_session.c (what authorises them), keeper.c (the thread that looks after receivers). */
 #ifndef FERRY_AGENT_MIGRATE_SUPERVISOR_INTERNAL_H
 #define FERRY_AGENT_MIGRATE_SUPERVISOR_INTERNAL_H
 
+#include "agent/migrate/queue.h"
 #include "agent/migrate/registry.h"
 #include "agent/migrate/supervisor.h"
 
 struct supervisor {
 	const struct supervisor_params *params;
 	struct registry registry;
+	struct queue queue; /* of moves that have not begun */
 	struct cancel *stop;
 	pthread_t keeper;
 	int keeper_bell; /* an eventfd: look now */
@@ -21,6 +23,17 @@ struct supervisor {
 	unsigned n_threads; /* of senders */
 	bool stopping;
 };
+
+/* Gives the sender its thread. -ESHUTDOWN when the daemon stops. */
+int supervisor_start_sender(
+	struct supervisor *supervisor, struct migration *migration, struct fault *fault);
+/* Blocks until the migration has ended, as supervisor_migrate_send() does. */
+int supervisor_await_outcome(struct migration *migration, const char *task, struct cancel *cancel,
+	char **ret_vm_ref, struct fault *fault);
+/* supervisor_migrate_send(); *ret_begun: whether a migration came to be. */
+int supervisor_send(struct supervisor *supervisor, const struct migrate_request *request,
+	const char *task, struct cancel *cancel, char **ret_vm_ref, bool *ret_begun,
+	struct fault *fault);
 
 /* A final migration leaves registry and agent.db; its `migration` object stays as history. */
 void supervisor_retire(struct supervisor *supervisor, struct migration *migration);

@@ -51,6 +51,7 @@ int supervisor_pool_migrate(struct supervisor *supervisor, const char *vm, const
 	struct value *vif_map CLEANUP_VALUE = value_new_struct();
 	struct value *token CLEANUP_VALUE = NULL;
 	char *same_vm CLEANUP_FREE = NULL;
+	bool begun = false;
 	int r = vm_check_operation(storage->pool, vm, "pool_migrate", fault);
 
 	if (r == 0)
@@ -69,10 +70,10 @@ int supervisor_pool_migrate(struct supervisor *supervisor, const char *vm, const
 		.vdi_map = vdi_map,
 		.vif_map = vif_map,
 		.options = options};
-	/* First without a migration: a token that is of no use is not left behind. */
-	r = supervisor_assert_can_migrate(supervisor, &request, cancel, fault);
-	if (r == 0)
-		return supervisor_migrate_send(supervisor, &request, task, cancel, &same_vm, fault);
-	object_destroy(storage->pool, "session", value_find_string(token, "session_id", ""), NULL);
+	/* A token that is of no use is not left behind. */
+	r = supervisor_send(supervisor, &request, task, cancel, &same_vm, &begun, fault);
+	if (!begun)
+		object_destroy(
+			storage->pool, "session", value_find_string(token, "session_id", ""), NULL);
 	return r;
 }

@@ -139,8 +139,8 @@ class Events(Contract):
                          ("SESSION_INVALID", [waiting.handle]))
 
 
-class Tasks(Contract):
-    """The life of a task, and moves as clients ask for them."""
+class Moves(Contract):
+    """With a pool to move VMs to."""
 
     @classmethod
     def setUpClass(cls):
@@ -171,6 +171,10 @@ class Tasks(Contract):
         while float(self.api.task.get_progress(task)) < 0.1:
             self.assertLess(time.monotonic(), deadline)
             token = self.api.event_from([f"task/{task}"], token, 5.0)["token"]
+
+
+class Tasks(Moves):
+    """The life of a task, and moves as clients ask for them."""
 
     def test_a_move_seen_by_events_alone(self):
         """What npm xen-api does: it never polls."""
@@ -311,6 +315,12 @@ class Tasks(Contract):
         self.assertEqual((record["status"], record["name_description"], record["progress"]),
                          ("success", "of my own", 1.0))
         self.api.task.destroy(task)
+
+
+class NoQueue(Moves):
+    """As a host of XenServer, which lets no move wait."""
+
+    settings = {"migration_max_queued": 0}
 
     def test_the_fourth_move_at_once_is_refused(self):
         # Two seconds each, so that none has ended when the fourth is asked for.

@@ -247,6 +247,7 @@ static void start_api(struct api_fixture *fixture)
 		.data_address = "127.0.0.1",
 		.tgtd = "/usr/sbin/tgtd",
 		.max_sending = 3,
+		.max_queued = 100,
 		.heartbeat_usec = USEC_PER_SEC,
 		.lease_usec = 10 * USEC_PER_SEC,
 		.abandon_usec = 60 * USEC_PER_SEC,

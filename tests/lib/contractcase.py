@@ -19,10 +19,11 @@ def login(pool, *more):
 
 class Contract(unittest.TestCase):
     maxDiff = None
+    settings = {}
 
     @classmethod
     def setUpClass(cls):
-        cls.a = cls.enterClassContext(Pool("A", migration_bandwidth="24MiB"))
+        cls.a = cls.enterClassContext(Pool("A", migration_bandwidth="24MiB", **cls.settings))
         cls.sr_a, cls.guests_a = cls.a.sr_create(), cls.a.network_create()
         cls.vm = cls.a.vm_create("still", [cls.a.vdi_create(cls.sr_a, MIB)], [cls.guests_a])
 

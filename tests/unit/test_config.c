@@ -117,6 +117,7 @@ static void every_key_is_read(void **state)
 				   "login_delay = 10ms\n"
 				   "\n[migration]\n"
 				   "max_sending = 1\n"
+				   "max_queued = 2\n"
 				   "heartbeat = 100ms\n"
 				   "lease = 300ms\n"
 				   "abandon = 1s\n"
