@@ -72,7 +72,7 @@ size_t command_n_operands(const struct command *command);
  * a constant (a list of another size does not compile). */
 enum {
 	N_DOCTOR_COMMANDS = 1,
-	N_HOST_COMMANDS = 2,
+	N_HOST_COMMANDS = 3,
 	N_MIGRATION_COMMANDS = 7,
 	N_NETWORK_COMMANDS = 2,
 	N_POOL_COMMANDS = 6,

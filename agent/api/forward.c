@@ -445,6 +445,26 @@ static int forward_task(struct api *api, struct call *call, struct value *const 
 	return r < 0 ? r : run(&forwarding, ret_result, fault);
 }
 
+int forward_execute(struct api *api, const char *host, const struct execution *execution,
+	struct value **ret_result, struct fault *fault)
+{
+	struct value *params CLEANUP_VALUE = value_copy(execution->params);
+	struct forwarding forwarding = {.api = api,
+		.host = host,
+		.id = execution->task,
+		.task = execution->task,
+		.method = execution->method,
+		.session = execution->session,
+		.params = params,
+		.cancel = execution->cancel};
+
+	if (strcmp(host, api->host_ref) == 0)
+		return dispatcher_execute(api->dispatcher, execution, ret_result, fault);
+	int r = object_map_set(
+		api->pool, "task", execution->task, "other_config", TASK_HOST_KEY, host, fault);
+	return r < 0 ? r : run(&forwarding, ret_result, fault);
+}
+
 int forward_await(struct api *api, const char *host, const char *task, struct cancel *cancel,
 	struct value **ret_result, struct fault *fault)
 {

@@ -24,6 +24,9 @@ struct forwards *forwards_free(struct forwards *forwards);
 /* dispatch_hooks.handle: here, or there. */
 int forward_handle(struct api *api, struct call *call, struct value *const *args,
 	struct value **ret_result, struct fault *fault);
+/* Runs the method at the host, or here, for a task that has no thread of its own: blocks. */
+int forward_execute(struct api *api, const char *host, const struct execution *execution,
+	struct value **ret_result, struct fault *fault);
 /* Waits for what a host was asked to do for a task by a former run. */
 int forward_await(struct api *api, const char *host, const char *task, struct cancel *cancel,
 	struct value **ret_result, struct fault *fault);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Class host: being the destination of a move, and maintenance. */
 #include "agent/api/context.h"
+#include "agent/api/evacuate.h"
 
 #include <errno.h>
 
@@ -50,6 +51,12 @@ static const struct param receive_params[] = {
 };
 static const struct param self_params[] = {{"host", PARAM_STRING, "host ref"}};
 
+static const struct param evacuate_params[] = {
+	{"host", PARAM_STRING, "host ref"},
+	{"network", PARAM_STRING, "network ref"},
+	{"evacuate_batch_size", PARAM_INT, NULL},
+};
+
 static const struct method rows[] = {
 	{
 		.name = "host.migrate_receive",
@@ -77,6 +84,33 @@ static const struct method rows[] = {
 		PARAMS(self_params),
 		.result = "void",
 		.doc = "Lets no new VM start or arrive here.",
+	},
+	{
+		.name = "host.evacuate",
+		.role = USER_POOL_OPERATOR,
+		.handle = host_evacuate,
+		.flags = METHOD_ASYNC | METHOD_TASK,
+		PARAMS_OPTIONAL(evacuate_params, 1),
+		.result = "void",
+		.doc = "Disables the host and moves its running VMs to other hosts of the pool.",
+	},
+	{
+		.name = "host.assert_can_evacuate",
+		.role = USER_READ_ONLY,
+		.handle = host_assert_can_evacuate,
+		.flags = METHOD_ASYNC,
+		PARAMS(self_params),
+		.result = "void",
+		.doc = "Fails with an error for each VM that could not leave.",
+	},
+	{
+		.name = "host.get_vms_which_prevent_evacuation",
+		.role = USER_READ_ONLY,
+		.handle = host_get_vms_which_prevent_evacuation,
+		.flags = METHOD_ASYNC,
+		PARAMS(self_params),
+		.result = "(VM ref -> string set) map",
+		.doc = "Those VMs, each with its error: code and parameters.",
 	},
 };
 

@@ -107,6 +107,22 @@ static int narrow(struct pool_db *pool, const char *vm, const char *vbd, struct 
 	return 0;
 }
 
+int placement_others_reach(struct pool_db *pool, const char *sr, const char *host,
+	bool *ret_reached, struct fault *fault)
+{
+	struct value *hosts CLEANUP_VALUE = NULL;
+	struct value *usable CLEANUP_VALUE = NULL;
+	int r = hosts_of_sr(pool, sr, &hosts, fault);
+
+	if (r == 0)
+		r = usable_hosts(pool, &usable, fault);
+	if (r < 0)
+		return r;
+	struct value *both CLEANUP_VALUE = intersect(hosts, usable);
+	*ret_reached = both->array.n_items > (value_contains_string(both, host) ? 1 : 0);
+	return 0;
+}
+
 int placement_candidates(
 	struct pool_db *pool, const char *vm, struct value **ret_hosts, struct fault *fault)
 {
@@ -128,7 +144,7 @@ int placement_candidates(
 	return 0;
 }
 
-static int64_t free_memory(struct pool_db *pool, const char *host)
+int64_t placement_free_memory(struct pool_db *pool, const char *host)
 {
 	char *metrics CLEANUP_FREE = NULL;
 	int64_t bytes = 0;
@@ -156,7 +172,7 @@ int placement_pick(struct pool_db *pool, const char *vm, char **ret_host, struct
 		return 0;
 	}
 	for (size_t i = 0; i < hosts->array.n_items; i++) {
-		int64_t bytes = free_memory(pool, hosts->array.items[i]->string);
+		int64_t bytes = placement_free_memory(pool, hosts->array.items[i]->string);
 		if (bytes <= most)
 			continue;
 		most = bytes;

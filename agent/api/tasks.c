@@ -117,6 +117,16 @@ static void task_write_end(struct tasks *tasks, const char *ref, const char *sta
 	}
 }
 
+void tasks_end_object(struct tasks *tasks, const char *ref, const struct fault *why)
+{
+	const char *status = !why                              ? "success"
+			     : fault_is(why, "TASK_CANCELLED") ? "cancelled"
+							       : "failure";
+
+	task_write_end(tasks, ref, status, why ? "" : "<value></value>",
+		strcmp(status, "failure") == 0 ? why : NULL);
+}
+
 static void task_end(struct task *task, int r, const struct value *result, const struct fault *why)
 {
 	if (r >= 0) {

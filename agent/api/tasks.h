@@ -40,6 +40,9 @@ void tasks_start(struct tasks *tasks, struct call *call, bool async, struct valu
 int tasks_create_object(struct tasks *tasks, const char *label, const char *description,
 	const char *user, char **ret_ref, struct fault *fault);
 
+/* Its end: why is NULL, or what it failed of (TASK_CANCELLED: cancelled). */
+void tasks_end_object(struct tasks *tasks, const char *ref, const struct fault *why);
+
 /* Marks it in current_operations and asks what runs to stop. Does not wait. A task that has ended
  * stays as it is. who: for the record of what is cancelled. */
 int tasks_cancel(struct tasks *tasks, const char *ref, const char *who, struct fault *fault);

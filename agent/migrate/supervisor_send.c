@@ -356,6 +356,8 @@ int supervisor_send(struct supervisor *supervisor, const struct migrate_request 
 		.cancel = cancel};
 	int r = preflight(supervisor, request, cancel, &found, fault);
 
+	if (r == -ECANCELED)
+		return not_now(supervisor, &entry, r, fault);
 	if (r < 0)
 		return r;
 	r = queue_enter(&supervisor->queue, &entry, fault);
