@@ -119,7 +119,7 @@ class Queue(QueueCase):
         self.cancel(by_task)
         self.assertEqual(self.a.ferry("migration", "cancel", uuid).returncode, 0)
         self.ended(by_name, "cancelled")
-        self.assertLess(time.monotonic() - begun, 3)
+        self.assertLess(time.monotonic() - begun, 5)
         for task in (by_task, by_name):
             record = wait_for("it is on record", lambda task=task: self.state(task) == "CANCELLED" and self.record(task), 5)
             self.assertEqual((record["cancelled_in"], int(record["queue_place"])), ("QUEUED", 0))
