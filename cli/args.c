@@ -81,7 +81,7 @@ static int read_word(struct args *args, const char *word, struct fault *fault)
 				fault, "there is no command \"%s %s\"", args->noun->name, word);
 		return 0;
 	}
-	if (args->n_operands == command_n_operands(args->command))
+	if (args->n_operands == command_n_words(args->command))
 		return cli_usage(fault, "\"%s\" is one word too many", word);
 	args->operands[args->n_operands++] = word;
 	return 0;

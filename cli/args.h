@@ -20,7 +20,7 @@ struct args_given {
 struct args {
 	const struct noun *noun;       /* NULL: none given */
 	const struct command *command; /* NULL: none given */
-	const char *operands[COMMAND_MAX_OPERANDS];
+	const char *operands[COMMAND_MAX_WORDS];
 	size_t n_operands;
 	struct args_given *given; /* in the order of the command line */
 	size_t n_given;

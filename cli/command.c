@@ -18,6 +18,7 @@ const struct noun nouns[] = {
 	{"user", "who may log in, and what they may do", user_commands, N_USER_COMMANDS},
 	{"migration", "moves of virtual machines", migration_commands, N_MIGRATION_COMMANDS},
 	{"doctor", "what nobody accounts for", doctor_commands, N_DOCTOR_COMMANDS},
+	{"api", "any call of the API", api_commands, N_API_COMMANDS},
 	{"trust", "pins a server's key", trust_commands, N_TRUST_COMMANDS},
 };
 
@@ -80,4 +81,11 @@ size_t command_n_operands(const struct command *command)
 	while (n < COMMAND_MAX_OPERANDS && command->operands[n].name)
 		n++;
 	return n;
+}
+
+size_t command_n_words(const struct command *command)
+{
+	size_t n = command_n_operands(command);
+
+	return command->repeats ? COMMAND_MAX_WORDS : n;
 }

@@ -12,8 +12,8 @@
 struct context;
 
 /* What a word of the command line stands for, as the completion needs it: a XenAPI class whose
- * objects may be named ("VM"), "server" (of the configuration), "file", "size", or the words
- * allowed ("RO|RW", checked by the parser too). NULL: any text. */
+ * objects may be named ("VM"), "method" (of the API), "server" (of the configuration), "file",
+ * "size", or the words allowed ("RO|RW", checked by the parser too). NULL: any text. */
 struct operand {
 	const char *name; /* in the usage: "VM" */
 	const char *is;
@@ -30,6 +30,8 @@ struct option {
 };
 
 #define COMMAND_MAX_OPERANDS 2
+/* Words, when the last operand may be repeated. */
+#define COMMAND_MAX_WORDS 12
 /* Of a command that looks for something: it is printed, and the status is 1. */
 #define COMMAND_FOUND 1
 
@@ -43,6 +45,7 @@ struct command {
 	const struct option *options;
 	size_t n_options;
 	const char *help; /* one line */
+	bool repeats;     /* the last operand may be given more than once */
 };
 
 #define COMMAND_OPTIONS(list) .options = (list), .n_options = ARRAY_SIZE(list)
@@ -67,10 +70,13 @@ const struct command *command_find(const struct noun *noun, const char *verb);
 /* The command's own options, then the global ones; command may be NULL. */
 const struct option *option_find(const struct command *command, const char *name);
 size_t command_n_operands(const struct command *command);
+/* At most. */
+size_t command_n_words(const struct command *command);
 
 /* The commands of each noun, from its file; the sizes stand here so that the table of nouns can be
  * a constant (a list of another size does not compile). */
 enum {
+	N_API_COMMANDS = 1,
 	N_DOCTOR_COMMANDS = 1,
 	N_HOST_COMMANDS = 3,
 	N_MIGRATION_COMMANDS = 7,
@@ -85,6 +91,7 @@ enum {
 	N_VIF_COMMANDS = 3,
 	N_VM_COMMANDS = 14,
 };
+extern const struct command api_commands[N_API_COMMANDS];
 extern const struct command doctor_commands[N_DOCTOR_COMMANDS];
 extern const struct command host_commands[N_HOST_COMMANDS];
 extern const struct command migration_commands[N_MIGRATION_COMMANDS];

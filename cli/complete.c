@@ -78,6 +78,25 @@ static void offer_objects(const struct completing *state, const char *class, con
 	}
 }
 
+static void offer_methods(const struct completing *state, const char *server)
+{
+	struct config *config CLEANUP_CONFIG = NULL;
+	struct session *session CLEANUP_SESSION = NULL;
+	struct value *none CLEANUP_VALUE = value_new_array();
+	struct value *names CLEANUP_VALUE = NULL;
+
+	if (config_load(args_value(&state->args, "config", NULL), &config, NULL) < 0)
+		return;
+	const struct session_params params = {
+		.config = config, .server = server, .timeout_usec = TIMEOUT_USEC};
+	if (session_open(&params, &session, NULL) < 0 ||
+		session_call_values(session, "system.listMethods", none, &names, NULL) < 0 ||
+		names->type != VALUE_ARRAY)
+		return;
+	for (size_t i = 0; i < names->array.n_items; i++)
+		offer(state, value_string(names->array.items[i], ""));
+}
+
 static void offer_words(const struct completing *state, const char *words)
 {
 	for (const char *at = words; *at;) {
@@ -100,6 +119,8 @@ static void offer_values(const struct completing *state, const char *is, bool of
 		return;
 	if (strcmp(is, "server") == 0)
 		offer_servers(state);
+	else if (strcmp(is, "method") == 0)
+		offer_methods(state, server);
 	else if (strchr(is, '|'))
 		offer_words(state, is);
 	else

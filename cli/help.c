@@ -16,8 +16,9 @@ void help_usage(const struct command *command, struct buf *out)
 	buf_printf(out, "ferry %s%s%s", command->noun, command->verb ? " " : "",
 		command->verb ? command->verb : "");
 	for (size_t i = 0; i < command_n_operands(command); i++)
-		buf_printf(out, command->operands[i].optional ? " [%s]" : " %s",
-			command->operands[i].name);
+		buf_printf(out, command->operands[i].optional ? " [%s]%s" : " %s%s",
+			command->operands[i].name,
+			command->repeats && i + 1 == command_n_operands(command) ? " ..." : "");
 	for (size_t i = 0; i < command->n_options; i++) {
 		const struct option *option = &command->options[i];
 		if (option->required)

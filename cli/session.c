@@ -197,6 +197,23 @@ static int login(struct session *session, struct fault *fault)
 	return 0;
 }
 
+/* params: the session's ref first. It logs in anew, once. */
+static int call_again(struct session *session, const char *method, struct value *params,
+	struct value **ret_result, struct fault *fault)
+{
+	int r = call(session, method, params, ret_result, fault);
+
+	if (r != -EREMOTEIO || !fault_is(fault, "SESSION_INVALID"))
+		return r;
+	/* The call was refused before it began: it can be made again. */
+	r = login(session, fault);
+	if (r < 0)
+		return r;
+	value_free(params->array.items[0]);
+	params->array.items[0] = value_new_string(session->ref);
+	return call(session, method, params, ret_result, fault);
+}
+
 int session_call(struct session *session, struct value **ret_result, struct fault *fault,
 	const char *method, ...)
 {
@@ -213,19 +230,24 @@ int session_call(struct session *session, struct value **ret_result, struct faul
 	while ((value = va_arg(args, struct value *)))
 		value_append(params, value);
 	va_end(args);
-	int r = call(session, method, params, &result, fault);
-	if (r == -EREMOTEIO && fault_is(fault, "SESSION_INVALID")) {
-		/* The call was refused before it began: it can be made again. */
-		r = login(session, fault);
-		if (r < 0)
-			return r;
-		value_free(params->array.items[0]);
-		params->array.items[0] = value_new_string(session->ref);
-		r = call(session, method, params, &result, fault);
-	}
+	int r = call_again(session, method, params, &result, fault);
 	if (r == 0 && ret_result)
 		*ret_result = TAKE_PTR(result);
 	return r;
+}
+
+int session_call_values(struct session *session, const char *method, const struct value *values,
+	struct value **ret_result, struct fault *fault)
+{
+	struct value *params CLEANUP_VALUE = value_new_array();
+	bool is_open = strncmp(method, "system.", strlen("system.")) == 0;
+
+	if (!is_open)
+		value_append_string(params, session->ref);
+	for (size_t i = 0; i < values->array.n_items; i++)
+		value_append(params, value_copy(values->array.items[i]));
+	return is_open ? call(session, method, params, ret_result, fault)
+		       : call_again(session, method, params, ret_result, fault);
 }
 
 int session_records(struct session *session, const char *class, const struct value **ret_records,

@@ -44,6 +44,10 @@ int session_fingerprint(const struct session *session, char **ret_fingerprint, s
 int session_call(struct session *session, struct value **ret_result, struct fault *fault,
 	const char *method, ...) __attribute__((sentinel));
 
+/* The same with the values of an array. A "system." call has no session in front. */
+int session_call_values(struct session *session, const char *method, const struct value *values,
+	struct value **ret_result, struct fault *fault);
+
 /* For calls that the server holds back on purpose: so much longer than the timeout. */
 void session_set_patience(struct session *session, uint64_t usec);
 /* What interrupts calls from here on; at first interrupt_first(). */

@@ -252,6 +252,35 @@ class Cli(unittest.TestCase):
         self.ferry("B", "user", "destroy", "robot")
         self.assertNotIn("robot", self.ferry("B", "user", "list"))
 
+    def test_any_call_of_the_api(self):
+        pool = self.pools["A"]
+        self.ferry(None, "trust", "A", "--fingerprint", pool.fingerprint())
+        record = json.dumps({"name_label": "web", "memory_static_max": str(64 * MIB)})
+        vm = self.ferry("A", "api", "VM.create", record).strip()
+        self.assertEqual(pool.session.VM.get_name_label(vm), "web")
+        self.assertEqual(self.json("A", "api", "VM.create", record.replace("web", "other")),
+                         pool.session.VM.get_by_name_label("other")[0])
+        self.assertEqual(self.ferry("A", "api", "VM.set_name_label", vm, "a b"), "")
+        self.assertEqual(self.json("A", "api", "VM.set_name_label", vm, '"5"'), "")
+        self.assertEqual(pool.session.VM.get_name_label(vm), "5")
+        self.ferry("A", "api", "VM.set_VCPUs_max", vm, "3")
+        self.ferry("A", "api", "VM.set_is_a_template", vm, "true")
+        self.assertEqual((pool.session.VM.get_VCPUs_max(vm), pool.session.VM.get_is_a_template(vm)), ("3", True))
+        self.ferry("A", "api", "VM.add_to_other_config", vm, "k", "--", "-1")
+        self.assertEqual(json.loads(self.ferry("A", "api", "VM.get_other_config", vm)), {"k": "-1"})
+        self.assertIn("VM.create", json.loads(self.ferry("A", "api", "system.listMethods")))
+        self.assertIn("HANDLE_INVALID", self.ferry("A", "api", "VM.get_record", "nobody", code=1))
+        self.assertIn("MESSAGE_METHOD_UNKNOWN", self.ferry("A", "api", "VM.fly", code=1))
+        self.assertIn("not JSON", self.ferry("A", "api", "VM.create", "{", code=2))
+        self.assertIn("CALL is missing", self.ferry("A", "api", code=2))
+        made = self.ferry("A", "api", "VM.create", record, "--async").strip()
+        self.assertEqual(pool.session.VM.get_name_label(made), "web")
+        self.assertIn("VM_BAD_POWER_STATE", self.ferry("A", "api", "VM.pause", made, "--async", code=1))
+        self.assertEqual(pool.session.task.get_all(), [])
+        words = subprocess.run([os.path.join(BIN, "ferry"), "__complete", "6", "--config", self.config, "--server", "A",
+                                "api", "VM.migrate_"], check=True, capture_output=True, text=True, timeout=30).stdout
+        self.assertEqual(words.split(), ["VM.migrate_send"])
+
     def test_what_the_daemon_refuses_is_told_in_words(self):
         for name, pool in self.pools.items():
             self.ferry(None, "trust", name, "--fingerprint", pool.fingerprint())

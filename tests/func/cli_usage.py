@@ -8,7 +8,7 @@ import unittest
 
 from clitest import FERRY, TIMEOUT, CliTest
 
-NOUNS = ["vm", "vdi", "sr", "vbd", "vif", "network", "host", "pool", "task", "user", "migration", "doctor", "trust"]
+NOUNS = ["vm", "vdi", "sr", "vbd", "vif", "network", "host", "pool", "task", "user", "migration", "doctor", "api", "trust"]
 
 
 class Usage(CliTest):
@@ -52,7 +52,7 @@ class Usage(CliTest):
             page = file.read()
         for noun in NOUNS:
             verbs = self.complete(2, noun, "")
-            if noun == "trust":
+            if noun in ("api", "trust"):
                 verbs = [""]
             for verb in verbs:
                 command = f"{noun} {verb}".strip()
