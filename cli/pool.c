@@ -104,6 +104,18 @@ static int pool_emergency_transition(struct context *context, struct fault *faul
 	return r;
 }
 
+static int pool_designate(struct context *context, struct fault *fault)
+{
+	struct object host CLEANUP_OBJECT = OBJECT_INIT;
+	int r = view_find(context, &host_view, &host, fault);
+
+	if (r < 0)
+		return r;
+	session_set_patience(context->session, JOIN_USEC);
+	return session_call(context->session, NULL, fault, "pool.designate_new_master",
+		value_new_string(host.ref), NULL);
+}
+
 static int pool_recover_members(struct context *context, struct fault *fault)
 {
 	struct value *hosts CLEANUP_VALUE = NULL;
@@ -126,6 +138,8 @@ const struct command pool_commands[N_POOL_COMMANDS] = {
 		.help = "makes the server a member of another's pool"},
 	{"pool", "eject", pool_eject, {{"HOST", "host", false}},
 		.help = "makes a member a pool of its own again"},
+	{"pool", "designate-coordinator", pool_designate, {{"HOST", "host", false}},
+		.help = "makes a member the coordinator, in the place of the server"},
 	{"pool", "emergency-transition", pool_emergency_transition,
 		.help = "makes the server, a member, the coordinator: the other one is lost"},
 	{"pool", "recover-members", pool_recover_members,

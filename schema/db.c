@@ -100,6 +100,16 @@ static void leave_gate(struct db *db, enum db_mode mode, bool is_outermost)
 		db_gate_release(db->gate);
 }
 
+int db_hold(struct db *db, struct fault *fault)
+{
+	return pass_gate(db, DB_WRITE, fault);
+}
+
+void db_let_go(struct db *db)
+{
+	leave_gate(db, DB_WRITE, true);
+}
+
 static int begin_inner(struct db *db, enum db_mode mode, struct fault *fault)
 {
 	char sql[40];

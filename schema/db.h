@@ -82,6 +82,11 @@ int db_begin_at(struct db *db, enum db_mode mode, struct db_scope *ret_scope, co
  * returns it, or the failure of the commit. Leaves the lock. */
 int db_end(struct db_scope *scope, int result, struct fault *fault);
 
+/* Keeps writers out, of this program and of other hosts, until db_let_go: waits for the one that is
+ * there. Not inside a scope. */
+int db_hold(struct db *db, struct fault *fault);
+void db_let_go(struct db *db);
+
 /* --- Statements: only inside a scope -----------------------------------------------------------
  */
 

@@ -13,11 +13,18 @@
 /* --- The generation ----------------------------------------------------------------------------
  */
 
+static int fail_retired(struct fault *fault)
+{
+	return fault_text(fault, -ESHUTDOWN, "the pool has a new coordinator: ask there");
+}
+
 /* Other hosts write too: what the counter stood at is asked for when it is needed. */
 static int transaction_begun(void *arg, struct fault *fault)
 {
 	struct pool_db *pool = arg;
 
+	if (atomic_load(&pool->is_retired))
+		return fail_retired(fault);
 	int r = db_query(pool->db, &pool->stored, fault, "SELECT generation FROM meta", "");
 	return r < 0 ? r : db_start(pool->stored, fault);
 }
@@ -195,6 +202,10 @@ static int guest_is_committing(void *arg, struct db *guest, struct fault *fault)
 {
 	struct pool_db *pool = arg;
 	int64_t generation = 0;
+
+	/* It has waited while the database was given away. */
+	if (atomic_load(&pool->is_retired))
+		return fail_retired(fault);
 	int r = db_read_int(guest, &generation, fault, "SELECT generation FROM meta", "");
 
 	pool->guest_generation = (uint64_t)generation;
@@ -225,6 +236,21 @@ int pool_db_answer(struct pool_db *pool, const char *client, const char *request
 	if (!pool->service)
 		return fault_text(fault, -ENOTSUP, "this host does not serve the pool's database");
 	return db_service_run(pool->service, client, request, ret_answer, fault);
+}
+
+int pool_db_hold(struct pool_db *pool, struct fault *fault)
+{
+	return db_hold(pool->db, fault);
+}
+
+void pool_db_retire(struct pool_db *pool)
+{
+	atomic_store(&pool->is_retired, true);
+}
+
+void pool_db_let_go(struct pool_db *pool)
+{
+	db_let_go(pool->db);
 }
 
 int pool_db_transaction(struct pool_db *pool, pool_db_fn fn, void *arg, struct fault *fault)

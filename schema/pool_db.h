@@ -39,6 +39,14 @@ int pool_db_serve(struct pool_db *db, struct fault *fault);
 int pool_db_answer(struct pool_db *db, const char *client, const char *request, char **ret_answer,
 	struct fault *fault);
 
+/* Another host is about to get the database: until pool_db_let_go nobody writes. On the
+ * coordinator.
+ */
+int pool_db_hold(struct pool_db *db, struct fault *fault);
+/* It has it: nothing can be written here any more, also after letting go. */
+void pool_db_retire(struct pool_db *db);
+void pool_db_let_go(struct pool_db *db);
+
 /* Runs fn in one transaction (IMMEDIATE; a nested call joins the outer one, and when it fails
  * undoes its own writes only): committed when it returns 0 or more, rolled back when negative.
  * Durable (synchronous=FULL) when this returns. Holds the database for its length: fn does no other

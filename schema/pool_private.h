@@ -36,6 +36,7 @@ struct pool_db {
 	size_t n_relations;
 	_Atomic uint64_t committed_generation;
 
+	atomic_bool is_retired;            /* another host has the database by now */
 	struct db_service *service;        /* for the pool's other hosts; NULL: nobody is served */
 	_Atomic uint64_t guest_generation; /* of their transaction that is about to commit */
 

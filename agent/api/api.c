@@ -55,6 +55,7 @@ static const struct method_table *const tables[] = {
 	&pool_methods,
 	&pool_hosts_methods,
 	&emergency_methods,
+	&handover_methods,
 };
 
 /* --- Who did what -------------------------------------------------------------------------------
@@ -390,6 +391,17 @@ int api_caller(struct call *call, char **ret_who, struct fault *fault)
 	if (r == 0)
 		*ret_who = xasprintf("%s at %s", user, call_peer_address(call));
 	return r;
+}
+
+int api_close_for_clients(struct api *api, struct fault *fault)
+{
+	bool was_joining = atomic_exchange(&api->is_joining, true);
+
+	if (!was_joining && tasks_n_running(api->tasks) <= 1)
+		return 0;
+	if (!was_joining)
+		atomic_store(&api->is_joining, false);
+	return fault_set(fault, -EBUSY, "OTHER_OPERATION_IN_PROGRESS", "pool", api->pool_ref, NULL);
 }
 
 static void copy_pool_params(struct api *api, const struct api_params *params)

@@ -57,6 +57,7 @@ struct api {
 	struct locals *locals;    /* of a member */
 	struct waiting *waiting;  /* NULL: this host does not wait for its coordinator */
 	pthread_mutex_t changing; /* whom this host follows */
+	bool has_taken_over;      /* it is about to start anew as the coordinator; under changing */
 	atomic_bool is_deposed;
 	struct handout *handout; /* of the coordinator */
 	struct forwards *forwards;
@@ -74,6 +75,9 @@ static inline struct api *api_of(struct call *call)
 	return call_context(call);
 }
 
+/* From here on no client changes anything: for a task that changes whose the pool is.
+ * OTHER_OPERATION_IN_PROGRESS when another task runs. is_joining ends it. */
+int api_close_for_clients(struct api *api, struct fault *fault);
 /* Who calls, for the record: "root at 192.0.2.7". The caller frees it. */
 int api_caller(struct call *call, char **ret_who, struct fault *fault);
 
@@ -111,6 +115,7 @@ extern const struct method_table doctor_methods;
 extern const struct method_table pool_methods;
 extern const struct method_table pool_hosts_methods;
 extern const struct method_table emergency_methods;
+extern const struct method_table handover_methods;
 
 /* The middle of a row: parameters that are all mandatory, or the first n of them. */
 #define PARAMS(list)             .params = (list), .n_params = ARRAY_SIZE(list), .n_mandatory = ARRAY_SIZE(list)

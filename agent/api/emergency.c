@@ -89,6 +89,7 @@ static int emergency_transition(struct call *call, struct value *const *args,
 	log_warn("POOL_COPY_USED", "age=%" PRId64 "s: what was done later is not known any more",
 		age);
 	*ret_result = value_new_format("%" PRId64, age);
+	api->has_taken_over = true;
 	api->restart(api->restart_arg);
 	return 0;
 }
@@ -113,10 +114,34 @@ static int recover_slaves(struct call *call, struct value *const *args, struct v
 static int pool_whom(struct call *call, struct value *const *args, struct value **ret_result,
 	struct fault *fault)
 {
-	(void)call;
+	struct api *api = api_of(call);
+
 	(void)args;
 	(void)ret_result;
-	(void)fault;
+	SCOPE_LOCK(&api->changing);
+	const struct rank next = {api->term + 1, api->host_ref};
+	return api->has_taken_over ? reign_fault(fault, &next, api->url, api->fingerprint) : 0;
+}
+
+/* The coordinator wants this host to be the next one. */
+static int pool_succeed(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	struct api *api = api_of(call);
+	struct membership membership CLEANUP_MEMBERSHIP = {0};
+	int r = refuse_coordinator(api, call_method(call), fault);
+
+	(void)ret_result;
+	if (r < 0)
+		return r;
+	SCOPE_LOCK(&api->changing);
+	r = load_membership(api, &membership, fault);
+	if (r == 0)
+		r = reign_succeed(api->state_dir, &membership, arg_text(args, 0), fault);
+	if (r < 0)
+		return r;
+	api->has_taken_over = true;
+	api->restart(api->restart_arg);
 	return 0;
 }
 
@@ -157,6 +182,7 @@ static const struct param login_params[] = {
 	{"uname", PARAM_STRING, NULL},
 	{"pwd", PARAM_STRING, NULL},
 };
+static const struct param succeed_params[] = {{"task", PARAM_STRING, "task ref"}};
 static const struct param follow_params[] = {
 	{"url", PARAM_STRING, NULL},
 	{"fingerprint", PARAM_STRING, NULL},
@@ -204,6 +230,14 @@ static const struct method rows[] = {
 		.flags = METHOD_HIDDEN | METHOD_POOL,
 		.result = "void",
 		.doc = "Fails when the host follows another coordinator than the caller does.",
+	},
+	{
+		.name = "Pool.succeed",
+		.handle = pool_succeed,
+		.flags = METHOD_HIDDEN | METHOD_POOL,
+		PARAMS(succeed_params),
+		.result = "void",
+		.doc = "The host becomes the coordinator, with what this one has now.",
 	},
 	{
 		.name = "Pool.follow",

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Class pool: hosts that join and leave. */
 #include "agent/api/context.h"
-#include "agent/api/tasks.h"
 #include "agent/pool/join.h"
 #include "agent/pool/leave.h"
 #include "agent/pool/roster.h"
@@ -12,18 +11,6 @@
 
 /* --- Joining: this host ------------------------------------------------------------------------
  */
-
-/* From here on no client changes what is about to move. The call itself runs as a task. */
-static int close_for_clients(struct api *api, struct fault *fault)
-{
-	bool was_joining = atomic_exchange(&api->is_joining, true);
-
-	if (!was_joining && tasks_n_running(api->tasks) <= 1)
-		return 0;
-	if (!was_joining)
-		atomic_store(&api->is_joining, false);
-	return fault_set(fault, -EBUSY, "OTHER_OPERATION_IN_PROGRESS", "pool", api->pool_ref, NULL);
-}
 
 static int pool_join(struct call *call, struct value *const *args, struct value **ret_result,
 	struct fault *fault)
@@ -40,7 +27,7 @@ static int pool_join(struct call *call, struct value *const *args, struct value 
 		.password = arg_text(args, 2),
 		.pin = arg_text(args, 3),
 	};
-	int r = close_for_clients(api, fault);
+	int r = api_close_for_clients(api, fault);
 
 	(void)ret_result;
 	if (r < 0)

@@ -138,7 +138,7 @@ int reign_recover(struct pool_db *pool, const struct rank *rank, const char *url
 		return r;
 	*ret_hosts = value_new_array();
 	for (size_t i = 0; i < n; i++)
-		if (strcmp(links[i].host, rank->coordinator) != 0 &&
+		if (strcmp(links[i].host, rank->coordinator) != 0 && *links[i].secret &&
 			tell(&links[i], rank, url, fingerprint))
 			value_append_string(*ret_hosts, links[i].host);
 	host_links_free(links, n);

@@ -44,6 +44,10 @@ int reign_check_lost(const char *state_dir, const struct membership *membership,
  * Whole or not at all; may be repeated. */
 int reign_take_over(
 	const char *state_dir, const struct membership *membership, struct fault *fault);
+/* The same with what the coordinator has now, at its own wish: nothing is lost. task: of that wish,
+ * which has succeeded then. */
+int reign_succeed(const char *state_dir, const struct membership *membership, const char *task,
+	struct fault *fault);
 /* The new coordinator tells the others to follow it; *ret_hosts: refs of those that do. */
 int reign_recover(struct pool_db *pool, const struct rank *rank, const char *url,
 	const char *fingerprint, struct value **ret_hosts, struct fault *fault);

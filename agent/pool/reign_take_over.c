@@ -68,7 +68,8 @@ int reign_check_lost(const char *state_dir, const struct membership *membership,
 
 struct heir {
 	const struct membership *membership;
-	char *before; /* ref of the coordinator that was */
+	const char *task; /* of a hand-over, which this is; NULL: the coordinator is lost */
+	char *before;     /* ref of the coordinator that was */
 	int64_t term;
 };
 
@@ -89,6 +90,10 @@ static int read_pool(struct pool_db *pool, struct heir *heir, char **ret_pool, s
 		r = pool_db_get_term(pool, &term, fault);
 	if (r < 0)
 		return r;
+	if (heir->task && term != heir->membership->term)
+		return fault_text(fault, -ESTALE,
+			"the copy is of term %" PRId64 ", not of %" PRId64, term,
+			heir->membership->term);
 	heir->term = MAX(term, heir->membership->term) + 1;
 	*ret_pool = xstrdup(pools->array.items[0]->string);
 	return 0;
@@ -111,6 +116,16 @@ static int set_secret(
 	return host_link_set(pool, &link, fault);
 }
 
+static int end_task(struct pool_db *pool, const char *task, struct fault *fault)
+{
+	struct value *fields CLEANUP_VALUE = value_new_struct();
+
+	value_set_string(fields, "status", "success");
+	value_set(fields, "progress", value_new_double(1.0));
+	value_set(fields, "finished", value_new_datetime(clock_wall_sec()));
+	return object_set_fields(pool, "task", task, fields, fault);
+}
+
 /* What stands for a migration goes on where it is; what this host was asked is its own now. */
 static int move_task(
 	struct pool_db *pool, const struct heir *heir, const char *task, struct fault *fault)
@@ -121,6 +136,8 @@ static int move_task(
 
 	if (r < 0)
 		return r;
+	if (heir->task && strcmp(task, heir->task) == 0)
+		return end_task(pool, task, fault);
 	if (host && strcmp(host, heir->membership->host) == 0)
 		return object_map_remove(pool, "task", task, "other_config", TASK_HOST, fault);
 	if (!host && value_find(config, TASK_MIGRATION))
@@ -187,12 +204,13 @@ static int make_fresh(const char *fresh, struct heir *heir, struct fault *fault)
 	return r;
 }
 
-int reign_take_over(const char *state_dir, const struct membership *membership, struct fault *fault)
+static int take_over(const char *state_dir, const struct membership *membership, const char *task,
+	struct fault *fault)
 {
 	char *path CLEANUP_FREE = xasprintf("%s/pool.db", state_dir);
 	char *fresh CLEANUP_FREE = xasprintf("%s/pool.db.new", state_dir);
 	char *copy CLEANUP_FREE = replica_path(state_dir);
-	struct heir heir = {.membership = membership};
+	struct heir heir = {.membership = membership, .task = task};
 	int r = pool_file_copy(copy, fresh, fault);
 
 	if (r == 0)
@@ -210,4 +228,20 @@ int reign_take_over(const char *state_dir, const struct membership *membership, 
 		log_warn("POOL_TAKEN_OVER", "before=%s term=%" PRId64, heir.before, heir.term);
 	free(heir.before);
 	return r;
+}
+
+int reign_take_over(const char *state_dir, const struct membership *membership, struct fault *fault)
+{
+	return take_over(state_dir, membership, NULL, fault);
+}
+
+int reign_succeed(const char *state_dir, const struct membership *membership, const char *task,
+	struct fault *fault)
+{
+	const struct rank rank = {membership->term, membership->coordinator};
+	struct link *link CLEANUP_LINK = link_new(membership->url, membership->fingerprint,
+		membership->host, membership->secret, &rank);
+	int r = replica_fetch(link, state_dir, NULL, fault);
+
+	return r < 0 ? r : take_over(state_dir, membership, task, fault);
 }

@@ -163,12 +163,17 @@ static int fetch_all(struct fetch *fetch, struct fault *fault)
 	return r;
 }
 
+/* The thread and who wants it now: the file is written by one, and never replaced by an older. */
+static pthread_mutex_t fetching = PTHREAD_MUTEX_INITIALIZER;
+
 /* *id: of the copy that is there (NULL: not known), and then of the one that is. */
 static int fetch_newer(struct link *link, const char *state_dir, char **id, bool now,
 	struct cancel *cancel, struct fault *fault)
 {
 	struct fetch fetch CLEANUP(fetch_clear) = {
 		.link = link, .cancel = cancel, .path = replica_path(state_dir)};
+
+	SCOPE_LOCK(&fetching);
 	int r = ask(&fetch, *id ? *id : "", now, fault);
 
 	if (r < 0)

@@ -15,7 +15,7 @@ import xmlrpc.client
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from ferrytest import BIN, MIB, NULL, PASSWORD, Pool, wait_for  # noqa: E402
+from ferrytest import BIN, MIB, NULL, PASSWORD, Pool, vm_record, wait_for  # noqa: E402
 from xensession import Failure, Session, Transport  # noqa: E402
 
 LONG = os.environ.get("FERRY_LONG")
@@ -290,6 +290,47 @@ class Lost(Base):
             self.assertCountEqual(hosts, [a.host, c.host])
             self.followed(b, a, c)
             self.wait_live(b, a, c)
+
+
+class HandedOver(Base):
+
+    def designated(self, old, new, *others):
+        """What the client did last is there, and the other hosts follow."""
+        last = [old.session.VM.create(vm_record(f"VM {number}")) for number in range(3)]
+        done = old.ferry("pool", "designate-coordinator", f"host-{new.name}")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for pool in (old, new, *others):
+            pool._forget_session()
+        new.coordinator = None
+        new.session = wait_for(f"{new.name} coordinates", new._try_login, 30)
+        self.followed(new, old, *others)
+        self.wait_live(new, old, *others)
+        self.assertEqual(new.session.pool.get_all_records().popitem()[1]["master"], new.host)
+        for vm in last:
+            new.session.VM.destroy(vm)
+        task = [task for task in new.session.task.get_all_records().values()
+                if task["name_label"] == "pool.designate_new_master"][-1]
+        self.assertEqual(task["status"], "success", task["error_info"])
+
+    def test_there_and_back_without_loss(self):
+        a, b, c = self.pools("A", "B", "C")
+        running = {pool: self.vm_on(pool, f"guest of {pool.name}") for pool in (a, b, c)}
+        for vm in running.values():
+            a.session.VM.start(vm, False, False)
+        pids = {pool: pool.guests() for pool in running}
+        refused(self, "OPERATION_NOT_ALLOWED", a.session.pool.designate_new_master, a.host)
+        refused(self, "HANDLE_INVALID", a.session.pool.designate_new_master, NULL)
+        self.designated(a, b, c)
+        for pool, vm in running.items():
+            self.assertEqual(self.state(b, vm), ("Running", pool.host))
+            self.assertEqual(pool.guests(), pids[pool])
+        b.session.VM.pause(running[a])
+        b.session.VM.unpause(running[a])
+        self.designated(b, a, c)
+        for pool, vm in running.items():
+            self.assertEqual(pool.guests(), pids[pool])
+            a.session.VM.hard_shutdown(vm)
+            self.assertEqual(pool.guests(), [])
 
 
 class Refused(Base):
