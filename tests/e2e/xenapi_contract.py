@@ -323,15 +323,17 @@ class NoQueue(Moves):
     settings = {"migration_max_queued": 0}
 
     def test_the_fourth_move_at_once_is_refused(self):
-        # Two seconds each, so that none has ended when the fourth is asked for.
+        # So slow that none has ended when the fourth is asked for.
         vms = [self.guest(f"crowd {i}", 48 * MIB) for i in range(4)]
-        arguments = [self.arguments(vm) for vm in vms]
+        arguments = [self.arguments(vm, bandwidth=str(4 * MIB)) for vm in vms]
         tasks = [self.api.Async.VM.migrate_send(*each) for each in arguments[:3]]
         for task in tasks:
             self.begun(task)
         self.assertEqual(self.api.VM.assert_can_migrate(*arguments[3]), "")
         self.assert_fails(["TOO_MANY_STORAGE_MIGRATES", "3"],
                           self.api.VM.migrate_send, *arguments[3])
+        for task in tasks:
+            self.api.migration.set_bandwidth(self.api.task.get_other_config(task)["ferry:migration"], "0")
         for task in tasks:
             self.assertEqual(self.wait(task)["status"], "success")
 
