@@ -44,6 +44,7 @@ static const char *const int_fields[] = {
 	"physical_size",
 	"physical_utilisation",
 	"predicted_pause",
+	"queue_place",
 	"rate",
 	"rounds",
 	"shutdown_delay",

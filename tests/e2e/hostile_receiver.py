@@ -114,6 +114,9 @@ def only_real(hook, params_of_a_dry_run="dry_run"):
     return wrapped
 
 
+HEADER = 48  # bytes of an iSCSI PDU's basic header segment (RFC 7143, 11.2.1)
+
+
 class FakeTarget(threading.Thread):
     """Takes TCP connections as an iSCSI target would, and answers each with `answer(login)`."""
 
@@ -134,7 +137,10 @@ class FakeTarget(threading.Thread):
             with connection:
                 connection.settimeout(5)
                 try:
-                    connection.sendall(self.answer(connection.recv(4096)))
+                    login = connection.recv(4096)
+                    if len(login) < HEADER:  # it has hung up
+                        continue
+                    connection.sendall(self.answer(login))
                     connection.recv(4096)
                 except OSError:
                     pass
@@ -150,9 +156,9 @@ def redirect(port):
     def answer(login):
         text = f"TargetAddress=127.0.0.1:{port},1\0".encode()
         text += bytes(-len(text) % 4)
-        header = bytearray(48)
+        header = bytearray(HEADER)
         header[0] = 0x23
-        header[1] = login[1] & 0x0f if len(login) > 1 else 0
+        header[1] = login[1] & 0x0f
         header[5:8] = struct.pack(">I", len(text.rstrip(b"\0")) + 1)[1:]
         header[8:16] = login[8:16]
         header[16:20] = login[16:20]
