@@ -47,17 +47,30 @@ def wait_for(what, condition, timeout, interval=0.05):
         time.sleep(interval)
 
 
+_claims = []  # sockets with the names of the ports that this process has
+
+
+def bind_if_free(probe, address):
+    try:
+        probe.bind(address)
+        return True
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        return False
+
+
 def free_port():
-    """A port below the range that the kernel hands out, so that nobody takes it by chance."""
+    """A port below the range that the kernel hands out, so that nobody takes it by chance. It is this process's until it
+    ends, as a name in the abstract namespace: another test would find it free while a daemon restarts."""
     for _ in range(100):
         port = random.randrange(20000, 30000)
+        claim = socket.socket(socket.AF_UNIX)
         with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
+            if bind_if_free(claim, f"\0ferry-test-port-{port}") and bind_if_free(probe, ("127.0.0.1", port)):
+                _claims.append(claim)
                 return port
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise
+        claim.close()
     raise RuntimeError("no free port between 20000 and 30000")
 
 
