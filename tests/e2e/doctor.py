@@ -300,7 +300,8 @@ class LiveMove(unittest.TestCase):
     def go_to(self, state):
         """Until the sender is about to act in that state. What both hosts have is left alone on the way there."""
         self.a.points.arm(f"sender.{state}", "hang")
-        task = Move(self.a, self.b, self.vm, self.sr_b).begin()
+        # A look by the doctor takes a second, and one of these must fall into the copy.
+        task = Move(self.a, self.b, self.vm, self.sr_b, options={"bandwidth": str(2 * MIB)}).begin()
         exports = set()
         while not self.a.points.passed(f"sender.{state}"):
             self.assertEqual(self.a.session.task.get_status(task), "pending", self.a.session.task.get_error_info(task))

@@ -325,7 +325,7 @@ class NoQueue(Moves):
     def test_the_fourth_move_at_once_is_refused(self):
         # So slow that none has ended when the fourth is asked for.
         vms = [self.guest(f"crowd {i}", 48 * MIB) for i in range(4)]
-        arguments = [self.arguments(vm, bandwidth=str(4 * MIB)) for vm in vms]
+        arguments = [self.arguments(vm, bandwidth=str(MIB)) for vm in vms]
         tasks = [self.api.Async.VM.migrate_send(*each) for each in arguments[:3]]
         for task in tasks:
             self.begun(task)
