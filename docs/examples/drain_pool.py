@@ -25,10 +25,6 @@ def work(options):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    ferryscript.add_server(parser, what="the pool that is drained")
-    ferryscript.add_server(parser, "to-", "the pool that gets the VMs")
-    parser.add_argument("--sr", required=True, help="where the disks go: uuid or name, in the other pool")
-    parser.add_argument("--network", help="what network cards are joined to there: uuid or name; needed for VMs with cards")
-    parser.add_argument("--at-once", type=ferryscript.positive, default=3, metavar="N", help="moves at once; default: 3")
+    ferryscript.add_move(parser, "the pool that is drained", "the pool that gets the VMs", at_once=3)
     parser.add_argument("--by-name", action="store_true", help="no uuids in the report")
     ferryscript.main(work, parser.parse_args())

@@ -131,6 +131,15 @@ def add_server(parser, prefix="", what="the pool"):
     trust.add_argument(f"--{prefix}ca-file", metavar="FILE", help="certificates that vouch for the server; else the system's")
 
 
+def add_move(parser, source, there, at_once):
+    """What a script asks for that moves VMs from one pool to another: both pools, and where to in the second."""
+    add_server(parser, what=source)
+    add_server(parser, "to-", there)
+    parser.add_argument("--sr", required=True, help="where the disks go: uuid or name, in the other pool")
+    parser.add_argument("--network", help="what network cards are joined to there: uuid or name; needed for VMs with cards")
+    parser.add_argument("--at-once", type=positive, default=at_once, metavar="N", help=f"moves at once; default: {at_once}")
+
+
 def login(options, prefix=""):
     def option(name):
         return getattr(options, f"{prefix}{name}".replace("-", "_"))

@@ -32,11 +32,7 @@ def work(options):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    ferryscript.add_server(parser, what="the pool that has them")
-    ferryscript.add_server(parser, "to-", "the pool that gets them")
-    parser.add_argument("--sr", required=True, help="where the disks go: uuid or name, in the other pool")
-    parser.add_argument("--network", help="what network cards are joined to there: uuid or name; needed for VMs with cards")
-    parser.add_argument("--at-once", type=ferryscript.positive, default=3, metavar="N", help="moves at once; default: 3")
+    ferryscript.add_move(parser, "the pool that has them", "the pool that gets them", at_once=3)
     parser.add_argument("--keep-tag", action="store_true", help="leave the tag on those that have arrived")
     parser.add_argument("tag")
     ferryscript.main(work, parser.parse_args())

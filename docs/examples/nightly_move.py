@@ -53,11 +53,7 @@ def work(options):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    ferryscript.add_server(parser, what="the pool that has them")
-    ferryscript.add_server(parser, "to-", "the pool that gets them")
-    parser.add_argument("--sr", required=True, help="where the disks go: uuid or name, in the other pool")
-    parser.add_argument("--network", help="what network cards are joined to there: uuid or name; needed for VMs with cards")
-    parser.add_argument("--at-once", type=ferryscript.positive, default=2, metavar="N", help="moves at once; default: 2")
+    ferryscript.add_move(parser, "the pool that has them", "the pool that gets them", at_once=2)
     parser.add_argument("--begin", type=time_of_day, required=True, metavar="HH:MM", help="of the window, local time")
     parser.add_argument("--end", type=time_of_day, required=True, metavar="HH:MM")
     parser.add_argument("--reserve", type=int, default=0, metavar="MINUTES", help="begin none so near to the end")
