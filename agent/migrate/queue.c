@@ -36,19 +36,28 @@ static struct queue_entry *first_waiting(struct queue *queue)
 	return entry;
 }
 
-static unsigned count(struct queue *queue, bool waits)
+static unsigned count_waiting(const struct queue *queue)
 {
 	unsigned n = 0;
 
-	for (struct queue_entry *entry = queue->first; entry; entry = entry->next)
-		n += entry->waits == waits;
+	for (const struct queue_entry *entry = queue->first; entry; entry = entry->next)
+		n += entry->waits;
 	return n;
 }
 
-/* Those that begin are not in the registry yet, or in both for a moment: never too many. */
+static unsigned count_beginning(const struct queue *queue)
+{
+	unsigned n = 0;
+
+	for (const struct queue_entry *entry = queue->first; entry; entry = entry->next)
+		n += !entry->waits && !entry->is_sent;
+	return n;
+}
+
 static bool has_room(struct queue *queue)
 {
-	return registry_count_senders(queue->registry) + count(queue, false) < queue->max_sending;
+	return registry_count_senders(queue->registry) + count_beginning(queue) <
+	       queue->max_sending;
 }
 
 static void ring(struct queue_entry *entry)
@@ -87,7 +96,7 @@ int queue_enter(struct queue *queue, struct queue_entry *entry, struct fault *fa
 	if (r < 0)
 		return r;
 	entry->waits = first_waiting(queue) || !has_room(queue);
-	if (entry->waits && count(queue, true) >= queue->max_waiting) {
+	if (entry->waits && count_waiting(queue) >= queue->max_waiting) {
 		char *limit CLEANUP_FREE = xasprintf("%u", queue->max_sending);
 		return fault_set(fault, -EBUSY, "TOO_MANY_STORAGE_MIGRATES", limit, NULL);
 	}
@@ -128,6 +137,15 @@ int queue_wait(struct queue *queue, struct queue_entry *entry, struct cancel *st
 	if (r > 0 && read(entry->bell, &n, sizeof(n)) < 0 && errno != EAGAIN)
 		return -errno;
 	return r < 0 ? r : fds[1].revents ? -ECANCELED : 0;
+}
+
+int queue_send(struct queue *queue, struct queue_entry *entry, struct migration *migration)
+{
+	SCOPE_LOCK(&queue->lock);
+	int r = registry_add(queue->registry, migration);
+
+	entry->is_sent = r == 0;
+	return r;
 }
 
 void queue_leave(struct queue *queue, struct queue_entry *entry)

@@ -27,6 +27,7 @@ struct queue_entry {
 	struct queue_entry *next;
 	int bell; /* an eventfd: look whether it is your turn */
 	bool waits;
+	bool is_sent; /* the registry counts it */
 };
 
 struct queue {
@@ -52,6 +53,10 @@ void queue_show(struct queue *queue, struct queue_entry *entry, const char *ref)
 /* Blocks a second at most: 1 when it may begin, 0 not yet, -ECANCELED by its own token or `stop`.
  */
 int queue_wait(struct queue *queue, struct queue_entry *entry, struct cancel *stop);
+/* Puts what it was about into the registry, and counts it there from now on. Not counted twice even
+ * for a moment, as where nobody may wait that one too many is refused. -EEXIST as registry_add().
+ */
+int queue_send(struct queue *queue, struct queue_entry *entry, struct migration *migration);
 /* It is in the registry, or will never be. */
 void queue_leave(struct queue *queue, struct queue_entry *entry);
 /* One that is sent has ended: somebody's turn may have come. */

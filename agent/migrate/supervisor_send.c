@@ -190,10 +190,10 @@ static void discard_sender(
 	supervisor_retire(supervisor, m);
 }
 
-static int create_sender(struct supervisor *supervisor, struct value *document,
-	struct migration **ret_migration, const char *uuid, struct fault *fault)
+static int create_sender(struct supervisor *supervisor, struct queue_entry *entry,
+	struct value *document, struct migration **ret_migration, struct fault *fault)
 {
-	struct migration_row row CLEANUP(migration_row_clear) = {.uuid = xstrdup(uuid),
+	struct migration_row row CLEANUP(migration_row_clear) = {.uuid = xstrdup(entry->uuid),
 		.role = ROLE_SENDER,
 		.state = STATE_NEW,
 		.document = document,
@@ -206,7 +206,7 @@ static int create_sender(struct supervisor *supervisor, struct value *document,
 		return r;
 	(void)INJECT("state.sender.insert.after");
 	struct migration *m CLEANUP_MIGRATION = migration_new(supervisor->params, &row);
-	r = registry_add(&supervisor->registry, m);
+	r = queue_send(&supervisor->queue, entry, m);
 	if (r == 0)
 		r = report_begin(m, fault);
 	if (r == 0)
@@ -304,14 +304,14 @@ static int await_turn(struct supervisor *supervisor, const struct migrate_reques
 }
 
 static int begin(struct supervisor *supervisor, const struct migrate_request *request,
-	const struct queue_entry *entry, struct preflight *found, struct migration **ret_migration,
+	struct queue_entry *entry, struct preflight *found, struct migration **ret_migration,
 	struct fault *fault)
 {
 	struct value *document = NULL;
 	int r = make_document(
 		supervisor, request, entry->uuid, entry->task, found, &document, fault);
 
-	return r < 0 ? r : create_sender(supervisor, document, ret_migration, entry->uuid, fault);
+	return r < 0 ? r : create_sender(supervisor, entry, document, ret_migration, fault);
 }
 
 /* It waits, visibly, and begins when its turn has come. */

@@ -103,6 +103,29 @@ static void who_waits_can_be_told_to_stop(void **state)
 	queue_leave(&w->queue, &sent);
 }
 
+/* Where nobody may wait, what begins and is in the registry already is one move, not two. */
+static void what_is_sent_counts_once(void **state)
+{
+	struct world *w = *state;
+	struct migration_row row CLEANUP(migration_row_clear) = {.uuid = xstrdup("sent"),
+		.role = ROLE_SENDER,
+		.state = STATE_NEW,
+		.document = value_new_struct()};
+	struct queue_entry sent = entry_of("sent");
+	struct queue_entry next = entry_of("next");
+	struct queue_entry refused = entry_of("refused");
+
+	w->queue.max_sending = 2;
+	w->queue.max_waiting = 0;
+	struct migration *m CLEANUP_MIGRATION = migration_new(&w->params, &row);
+	assert_int_equal(queue_enter(&w->queue, &sent, NULL), 0);
+	assert_int_equal(queue_send(&w->queue, &sent, m), 0);
+	assert_int_equal(queue_enter(&w->queue, &next, NULL), 0);
+	queue_leave(&w->queue, &sent);
+	assert_int_equal(queue_enter(&w->queue, &refused, NULL), -EBUSY);
+	queue_leave(&w->queue, &next);
+}
+
 struct move {
 	struct world *w;
 	struct queue_entry entry;
@@ -199,6 +222,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(what_is_too_many_is_refused, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(who_waits_can_be_told_to_stop, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(what_is_sent_counts_once, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(all_get_their_turn, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(first_come_first_served, set_up, tear_down),
 	};
