@@ -2,16 +2,19 @@
 #include "agent/daemon.h"
 
 #include "agent/api/api.h"
+#include "agent/config_supervisor.h"
 #include "agent/ground.h"
 #include "agent/home.h"
 #include "agent/inventory.h"
 #include "agent/listener.h"
 #include "agent/lobby.h"
 #include "agent/machine.h"
+#include "agent/migrate/receiver.h"
 #include "agent/migrate/supervisor.h"
 #include "agent/notify.h"
 #include "agent/pool/member.h"
 #include "agent/pool/reign.h"
+#include "agent/pool/witness.h"
 #include "agent/privileges.h"
 #include "agent/storage/storage.h"
 #include "agent/tunnel/tunnel.h"
@@ -70,6 +73,7 @@ struct daemon {
 	struct inventory inventory;
 	struct storage storage;
 	struct tunnel *tunnel;
+	struct witness *witness;
 	struct supervisor_params supervisor_params; /* the supervisor keeps a pointer to it */
 	struct supervisor *supervisor;
 	struct guests *guests;
@@ -295,37 +299,28 @@ static int start_state(struct daemon *daemon, struct fault *fault)
 /* --- Services -----------------------------------------------------------------------------------
  */
 
+static int secure(void *arg, struct cancel *cancel, struct fault *fault)
+{
+	struct daemon *daemon = arg;
+
+	return witness_ask(daemon->witness, cancel, fault);
+}
+
 static struct supervisor *new_supervisor(struct daemon *daemon)
 {
-	const struct config *config = daemon->config;
-
+	daemon->witness = witness_new();
+	if (daemon->home.link)
+		witness_of_member(daemon->witness, daemon->home.link, daemon->config->state_dir);
 	daemon->supervisor_params = (struct supervisor_params){
 		.storage = &daemon->storage,
 		.guests = daemon->guests,
 		.tunnel = daemon->tunnel,
-		.watchdog = config->watchdog,
-		.state_dir = config->state_dir,
-		.run_dir = config->run_dir,
 		.url = daemon->url,
 		.fingerprint = daemon->fingerprint,
-		.data_address = config->data_address,
-		.plain_data = !config->data_tls,
-		.tgtd = config->tgtd,
-		.tgtd_threads = (unsigned)config->tgtd_threads,
-		.qemu_nbd = config->qemu_nbd,
-		.copy_sessions = (unsigned)config->copy_sessions,
-		.copy_request_bytes = config->copy_request_bytes,
-		.copy_in_flight_bytes = config->copy_in_flight_bytes,
-		.bandwidth_bytes_per_sec = config->bandwidth_bytes_per_sec,
-		.max_sending = (unsigned)config->max_sending,
-		.max_queued = (unsigned)config->max_queued,
-		.max_downtime_usec = config->max_downtime_usec,
-		.heartbeat_usec = config->heartbeat_usec,
-		.lease_usec = config->lease_usec,
-		.abandon_usec = config->abandon_usec,
-		.peer_timeout_usec = config->peer_timeout_usec,
+		.secure = secure,
+		.secure_arg = daemon,
 	};
-
+	config_for_supervisor(daemon->config, &daemon->supervisor_params);
 	return supervisor_new(&daemon->supervisor_params);
 }
 
@@ -353,7 +348,11 @@ static int start_guests(struct daemon *daemon, struct fault *fault)
 		.is_doubtful = reign_is_doubtful(daemon->config->state_dir),
 	};
 	int r = guests_new(&params, &daemon->guests, fault);
+	const struct supervisor_params known = {
+		.storage = &daemon->storage, .guests = daemon->guests};
 
+	if (r == 0 && params.is_doubtful)
+		r = receiver_redo(&known, fault);
 	if (r == 0)
 		r = guests_recover(daemon->guests, fault);
 	if (r >= 0 && guests_are_known(daemon->guests))
@@ -393,6 +392,8 @@ static int start_services(struct daemon *daemon, struct fault *fault)
 		.coordinator = daemon->home.coordinator_address,
 		.membership = daemon->home.link ? &daemon->home.membership : NULL,
 		.copy_usec = config->pool_copy_usec,
+		.link = daemon->home.link,
+		.witness = daemon->home.link ? NULL : daemon->witness,
 		.restart = ask_for_restart,
 		.restart_arg = daemon,
 	};
@@ -515,6 +516,7 @@ static void stop_services(struct daemon *daemon)
 	daemon->tunnel = tunnel_stop(daemon->tunnel);
 	daemon->guests = guests_free(daemon->guests);
 	daemon->member = member_stop(daemon->member);
+	daemon->witness = witness_free(daemon->witness);
 	free(TAKE_PTR(daemon->url_file));
 }
 

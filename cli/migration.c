@@ -49,6 +49,7 @@ static const struct column columns[] = {
 	{"PEER-SILENT-SINCE", "peer_silent_since", COLUMN_TIME, NULL},
 	{"IN-DOUBT", "in_doubt", COLUMN_BOOL, NULL},
 	{"DOUBT", "doubt", COLUMN_TEXT, NULL},
+	{"EXPOSED", "exposed", COLUMN_TEXT, NULL},
 	{"RESOLVED", "resolved", COLUMN_MAP, NULL},
 	{"OTHER", "other_config", COLUMN_MAP, NULL},
 };

@@ -258,6 +258,8 @@ static const struct class_field migration_fields[] = {
 	F(peer_silent_since, DATETIME, RO, .doc = "1970 while the other side answers"),
 	F(in_doubt, BOOL, RO, .doc = "whether the VM is here or there cannot be told now"),
 	F(doubt, STRING, RO, .doc = "why, and what to do"),
+	F(exposed, STRING, RO,
+		.doc = "why no other host of the pool has what it changed yet; empty: one has"),
 	F(resolved, MAP, RO,
 		.doc = "what an operator assumed in doubt: assumed, by, at; peer_said, later"),
 	OTHER_CONFIG_FIELD,

@@ -16,6 +16,7 @@
 #include "agent/pool/handout.h"
 #include "agent/pool/reign.h"
 #include "agent/pool/roster.h"
+#include "agent/pool/witness.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -325,6 +326,10 @@ static int start_coordinator(struct api *api, const struct api_params *params, s
 		r = roster_new(&roster, &api->roster, fault);
 	if (r == 0)
 		api->handout = handout_new(path, params->copy_usec / 2);
+	if (r == 0 && params->witness) {
+		api->witness = params->witness;
+		witness_of_coordinator(api->witness, api->roster);
+	}
 	return r < 0 ? r : tasks_recover(api->tasks, await_task, api, fault);
 }
 
@@ -411,6 +416,7 @@ static void copy_pool_params(struct api *api, const struct api_params *params)
 	api->fingerprint = copy_or_null(params->fingerprint);
 	api->coordinator_address = copy_or_null(params->coordinator);
 	const struct membership *membership = params->membership;
+	api->link = params->link;
 	api->secret = copy_or_null(membership ? membership->secret : NULL);
 	api->term = membership ? membership->term : 0; /* the coordinator's is in pool.db */
 	api->coordinator_ref = xstrdup(membership ? membership->coordinator : params->host_ref);
@@ -483,6 +489,8 @@ struct api *api_free(struct api *api)
 	executions_free(api->executions);
 	tasks_free(api->tasks);
 	forwards_free(api->forwards);
+	if (api->witness)
+		witness_of_coordinator(api->witness, NULL);
 	roster_free(api->roster);
 	handout_free(api->handout);
 	auth_free(api->auth);

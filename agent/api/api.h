@@ -16,6 +16,8 @@
 #include <stdio.h>
 
 struct api;
+struct link;
+struct witness;
 
 /* Pointers are borrowed for the api's life, strings are copied. */
 struct api_params {
@@ -38,7 +40,9 @@ struct api_params {
 	/* It waits for the coordinator: there is no storage, supervisor and guests, and what can
 	 * be asked of it is what ends the waiting. */
 	bool is_waiting;
-	uint64_t copy_usec; /* the coordinator: how old a member's copy of pool.db may be */
+	uint64_t copy_usec;      /* the coordinator: how old a member's copy of pool.db may be */
+	struct link *link;       /* a member's, to its coordinator */
+	struct witness *witness; /* the coordinator's: is given the hosts; may be NULL */
 	/* This host has joined a pool: the daemon is to start anew, soon. */
 	void (*restart)(void *arg);
 	void *restart_arg;

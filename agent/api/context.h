@@ -22,11 +22,13 @@ struct forwards;
 struct guests;
 struct handout;
 struct jobs;
+struct link;
 struct locals;
 struct roster;
 struct sessions;
 struct tasks;
 struct waiting;
+struct witness;
 
 struct api {
 	struct storage *storage;
@@ -48,7 +50,9 @@ struct api {
 	char *fingerprint;
 	char *coordinator_address; /* NULL: this host is the coordinator */
 	char *secret;              /* of a member, shared with the coordinator */
+	struct link *link;         /* of a member, to the coordinator */
 	struct roster *roster;     /* of the coordinator */
+	struct witness *witness;   /* that knows the roster; NULL: none */
 	int64_t term;              /* of the coordinator that this host follows, or is */
 	char *coordinator_ref;
 	char *coordinator_url;

@@ -6,7 +6,9 @@
 #include "agent/pool/handout.h"
 #include "agent/pool/join.h"
 #include "agent/pool/link.h"
+#include "agent/pool/replica.h"
 #include "agent/pool/roster.h"
+#include "agent/pool/witness.h"
 #include "base/alloc.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -201,6 +203,19 @@ static int pool_cancel(struct call *call, struct value *const *args, struct valu
 	return r;
 }
 
+/* What the coordinator has now is to be here before this is answered. */
+static int pool_copy_now(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	struct api *api = api_of(call);
+	int r = require_member(api, call_method(call), fault);
+
+	(void)args;
+	(void)ret_result;
+	return r < 0 ? r
+		     : replica_fetch(api->link, api->state_dir, WITNESS_USEC, api->closing, fault);
+}
+
 /* --- Between two pools -------------------------------------------------------------------------
  */
 
@@ -364,6 +379,13 @@ static const struct method rows[] = {
 		PARAMS(read_params),
 		.result = "string",
 		.doc = "A piece of such a copy, in Base64.",
+	},
+	{
+		.name = "Pool.copy_now",
+		.handle = pool_copy_now,
+		.flags = HOST_FLAGS,
+		.result = "void",
+		.doc = "The member fetches a copy of what the coordinator has now.",
 	},
 	{
 		.name = "Pool.execute",

@@ -5,6 +5,7 @@
 #include "agent/migrate/doctor.h"
 #include "agent/migrate/receiver.h"
 #include "agent/migrate/report.h"
+#include "agent/migrate/safeguard.h"
 #include "agent/migrate/supervisor_internal.h"
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -83,6 +84,8 @@ static void look_after(struct supervisor *supervisor, struct migration *m)
 		speak(m);
 	else if (state == STATE_COMMITTED && silent > params->lease_usec)
 		receiver_finish(m, NULL);
+	if (state == STATE_COMMITTED)
+		safeguard_try_again(m);
 }
 
 void keeper_round(struct supervisor *supervisor)

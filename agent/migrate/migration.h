@@ -86,6 +86,8 @@ struct migration {
 	uint64_t sealed_usec;  /* live: by this agent; 0: not yet */
 	uint64_t resumed_usec; /* when the guest was told to run here; 0: not by this agent */
 
+	_Atomic uint64_t secured_usec; /* when other hosts were asked last (safeguard.h) */
+
 	/* The supervisor's. */
 	struct migration *next;
 	pthread_t thread;

@@ -65,10 +65,16 @@ int receiver_seal(struct migration *migration, const struct value *manifest, str
 /* SEALED -> COMMITTED; live: the guest runs here, or its VM is halted as its QEMU has died
  * ("resumed" in the document). When the memory is not complete, or the import is impossible, the
  * migration is aborted, durably, with the cause in the fault. Another failure: not yet, ask again.
- */
+ * In COMMITTED it makes sure that the pool's database says so. */
 int receiver_commit(struct migration *migration, struct fault *fault);
 
-/* COMMITTED -> DONE: drops what is left of the move. -EINVAL in any other state. */
+/* At the agent's start, before its guests are recovered, when the database is one that may not know
+ * what was done last: what this host has committed is committed in it too. What cannot be is
+ * logged. params: storage and guests. */
+int receiver_redo(const struct supervisor_params *params, struct fault *fault);
+
+/* COMMITTED -> DONE: drops what is left of the move; one that is exposed (safeguard.h) stays
+ * COMMITTED. -EINVAL in any other state. */
 int receiver_finish(struct migration *migration, struct fault *fault);
 
 /* Any state before the commit -> ABORTING -> FAILED or CANCELLED: nothing is left. why: the event

@@ -4,6 +4,7 @@
 #include "agent/migrate/metadata.h"
 #include "agent/migrate/receiver_internal.h"
 #include "agent/migrate/rehome.h"
+#include "agent/migrate/safeguard.h"
 #include "agent/vm/guest_state.h"
 #include "base/alloc.h"
 #include "base/inject.h"
@@ -39,6 +40,7 @@ struct import {
 	const struct value *manifest;
 	const struct value *disks;
 	const char *console; /* of its guest; NULL: the VM is halted */
+	bool again;          /* the database is one that does not know of it any more */
 	char *vm;
 	bool committed;
 };
@@ -65,7 +67,15 @@ static int take_vm(
 			value_find_bool(manifest, "copy", false), ret_vm, fault);
 	*ret_vm = xstrdup(value_find_string(manifest, "vm_ref", REF_NULL));
 	return rehome_commit(
-		import->migration->params->storage, manifest, import->disks, true, fault);
+		import->migration->params->storage, manifest, import->disks, !import->again, fault);
+}
+
+/* Its guest has ended. */
+static int make_halted(struct import *import, const char *vm, struct fault *fault)
+{
+	const struct storage *storage = import->migration->params->storage;
+
+	return guest_state_halted(storage->pool, vm, storage->host_ref, fault);
 }
 
 /* One transaction: either the VM is here (and runs) and the migration committed, or neither. */
@@ -78,6 +88,8 @@ static int import_and_decide(struct pool_db *pool, void *arg, struct fault *faul
 	int r = take_vm(pool, import, &vm, fault);
 	if (r == 0 && import->console)
 		r = make_running(import, vm, fault);
+	else if (r == 0 && import->again)
+		r = make_halted(import, vm, fault);
 	if (r == 0)
 		r = commit_decide(pool, import->migration->uuid, true, vm, &import->committed,
 			&decided_vm, fault);
@@ -129,6 +141,46 @@ static char *console_of(struct migration *m)
 	if (live_is_wanted(m))
 		resident = guests_find_incoming(m->params->guests, m->uuid);
 	return resident ? guest_file(resident_run_dir(resident), GUEST_CONSOLE) : NULL;
+}
+
+/* It is committed here, and this database, a copy that took the place of the one that said so, does
+ * not know it. */
+static int redo(struct migration *m, struct fault *fault)
+{
+	struct value *manifest CLEANUP_VALUE = migration_get(m, "manifest");
+	struct value *disks CLEANUP_VALUE = migration_get(m, "disks");
+	char *uuid CLEANUP_FREE = migration_get_string(m, "vm_uuid");
+	char *console CLEANUP_FREE =
+		live_is_wanted(m) ? guests_running_console(m->params->guests, uuid) : NULL;
+	struct import import = {.migration = m,
+		.manifest = manifest,
+		.disks = disks,
+		.console = console,
+		.again = true};
+	int r = check_files(disks, fault);
+
+	if (r == 0)
+		r = pool_db_transaction(
+			m->params->storage->pool, import_and_decide, &import, fault);
+	if (r == 0 && import.vm) {
+		migration_set(m, "vm", value_new_string(import.vm));
+		r = migration_save(m, fault);
+	}
+	if (r == 0)
+		log_warn("MIG-COMMITTED-AGAIN",
+			"migration=%s vm=%s: the pool's database did not know of it any more",
+			m->uuid, uuid);
+	free(import.vm);
+	return r;
+}
+
+/* COMMITTED: the pool's database says so too when this returns 0. */
+static int confirm(struct migration *m, struct fault *fault)
+{
+	char *vm CLEANUP_FREE = NULL;
+	int r = find_decision(m, &vm, fault);
+
+	return r < 0 || vm ? r : redo(m, fault);
 }
 
 static int decide_commit(struct migration *m, char **ret_vm, struct fault *fault)
@@ -201,7 +253,7 @@ int receiver_commit(struct migration *m, struct fault *fault)
 	char *vm CLEANUP_FREE = NULL;
 
 	if (migration_state(m) == STATE_COMMITTED)
-		return 0;
+		return confirm(m, fault);
 	if (migration_state(m) != STATE_SEALED)
 		return receiver_refuse(m, "commit", fault);
 	int r = look_before(m, &vm, fault);
@@ -230,7 +282,16 @@ int receiver_finish(struct migration *m, struct fault *fault)
 
 	if (r == 0)
 		r = storage_recover(m->params->storage, m->uuid, fault);
-	return r < 0 ? r : migration_post(m, EVENT_FINISHED, fault);
+	/* Should the database be lost now, this host alone can commit it again. */
+	if (r < 0 || safeguard_is_exposed(m))
+		return r;
+	return migration_post(m, EVENT_FINISHED, fault);
+}
+
+static int say_committed(struct fault *fault)
+{
+	return fault_set(fault, -EALREADY, "OPERATION_NOT_ALLOWED",
+		"the migration is committed: the VM belongs to the destination", NULL);
 }
 
 static int decide_abort(struct migration *m, struct fault *fault)
@@ -244,10 +305,7 @@ static int decide_abort(struct migration *m, struct fault *fault)
 			m->params->storage->pool, m->uuid, false, NULL, &committed, &vm, fault);
 	if (r == 0)
 		(void)INJECT("decide.aborted.after");
-	if (r == 0 && committed)
-		return fault_set(fault, -EALREADY, "OPERATION_NOT_ALLOWED",
-			"the migration is committed: the VM belongs to the destination", NULL);
-	return r;
+	return r == 0 && committed ? say_committed(fault) : r;
 }
 
 int receiver_abort(struct migration *m, enum migration_event why, struct fault *fault)
@@ -256,6 +314,10 @@ int receiver_abort(struct migration *m, enum migration_event why, struct fault *
 
 	if (state == STATE_FAILED || state == STATE_CANCELLED)
 		return 0;
+	if (state == STATE_COMMITTED) {
+		int r = confirm(m, fault);
+		return r < 0 ? r : say_committed(fault);
+	}
 	m->quiet = false;
 	int r = decide_abort(m, fault);
 	if (r == 0 && state != STATE_ABORTING)
@@ -272,4 +334,47 @@ int receiver_abort(struct migration *m, enum migration_event why, struct fault *
 		return r;
 	return migration_post(
 		m, migration_cancel_requested(m) ? EVENT_UNDONE_CANCELLED : EVENT_UNDONE, fault);
+}
+
+/* --- After the loss of the database -------------------------------------------------------------
+ */
+
+/* A guest that runs was told so after the commit, whatever could be stored since. */
+static bool was_committed(struct migration *m)
+{
+	char *uuid CLEANUP_FREE = migration_get_string(m, "vm_uuid");
+
+	if (m->role != ROLE_RECEIVER)
+		return false;
+	if (migration_state(m) != STATE_SEALED || !live_is_wanted(m))
+		return migration_state(m) == STATE_COMMITTED;
+	char *console CLEANUP_FREE = guests_running_console(m->params->guests, uuid);
+	return console;
+}
+
+static void redo_row(const struct supervisor_params *params, struct migration_row *row)
+{
+	struct migration *m CLEANUP_MIGRATION = migration_new(params, row);
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+
+	if (!was_committed(m) || confirm(m, &fault) == 0)
+		return;
+	/* Whoever asks about it is told nothing until it is so. */
+	char *text CLEANUP_FREE = fault_describe(&fault);
+	log_error("MIG-NOT-COMMITTED-AGAIN", "migration=%s error=\"%s\"", m->uuid, text);
+}
+
+int receiver_redo(const struct supervisor_params *params, struct fault *fault)
+{
+	struct migration_row *rows = NULL;
+	size_t n = 0;
+	int r = migration_list(params->storage->agent, false, &rows, &n, fault);
+
+	for (size_t i = 0; i < n; i++) {
+		if (r == 0)
+			redo_row(params, &rows[i]);
+		migration_row_clear(&rows[i]);
+	}
+	free(rows);
+	return r;
 }

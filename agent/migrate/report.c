@@ -55,11 +55,13 @@ static int64_t silent_since(struct migration *m)
 static void add_attention(struct migration *m, struct value *fields)
 {
 	char *doubt CLEANUP_FREE = migration_get_string(m, "doubt");
+	char *exposed CLEANUP_FREE = migration_get_string(m, "exposed");
 	struct value *resolved CLEANUP_VALUE = migration_get(m, "resolved");
 
 	value_set(fields, "peer_silent_since", value_new_datetime(silent_since(m)));
 	value_set_bool(fields, "in_doubt", doubt && *doubt);
 	value_set_string(fields, "doubt", doubt ? doubt : "");
+	value_set_string(fields, "exposed", exposed ? exposed : "");
 	if (resolved)
 		value_set(fields, "resolved", TAKE_PTR(resolved));
 }
@@ -104,7 +106,9 @@ int report_begin(struct migration *m, struct fault *fault)
 	value_set_string(fields, "name_label", name);
 	value_set_string(fields, "role", migration_role_name(m->role));
 	value_set_string(fields, "state", migration_state_name(migration_state(m)));
-	value_set_string(fields, "VM", vm ? vm : REF_NULL);
+	/* The database may have lost it. */
+	bool is_there = vm && object_exists(m->params->storage->pool, "VM", vm);
+	value_set_string(fields, "VM", is_there ? vm : REF_NULL);
 	value_set_string(fields, "vm_uuid", vm_uuid);
 	value_set_string(fields, "peer", token ? value_find_string(token, "master", "") : peer);
 	value_set(fields, "started", value_new_datetime(clock_wall_sec()));

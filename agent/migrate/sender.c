@@ -10,6 +10,7 @@
 #include "agent/migrate/plan.h"
 #include "agent/migrate/report.h"
 #include "agent/migrate/resume.h"
+#include "agent/migrate/safeguard.h"
 #include "agent/migrate/source.h"
 #include "agent/migrate/transfer.h"
 #include "base/alloc.h"
@@ -386,7 +387,9 @@ static enum migration_event run_finishing(
 			 : insist(m, source_forget,
 				   "the VM is at the destination; removing it from the source",
 				   fault);
-	if (r < 0)
+	if (r == 0)
+		r = safeguard_run(m, fault);
+	if (r < 0 && r != -ESTALE)
 		return STAY;
 	if (attention_is_assumed(m) && confirm(m, peer) < 0)
 		return STAY;

@@ -41,6 +41,11 @@ struct supervisor_params {
 	uint64_t max_downtime_usec;       /* of a guest's pause, unless a move says otherwise */
 	unsigned max_sending;             /* at once; more wait for their turn */
 	unsigned max_queued;              /* that wait; more: TOO_MANY_STORAGE_MIGRATES */
+	/* Whether what was committed to the pool's database is at another host of the pool: 1;
+	 * 0: there is no other; -ESTALE: this pool has another coordinator by now; another
+	 * failure: none has said so. Blocks for some seconds at most. NULL: there is no other. */
+	int (*secure)(void *arg, struct cancel *cancel, struct fault *fault);
+	void *secure_arg;
 	uint64_t heartbeat_usec;
 	uint64_t lease_usec;
 	uint64_t abandon_usec;

@@ -4,6 +4,7 @@
 #include "agent/migrate/receiver.h"
 #include "agent/migrate/rehome.h"
 #include "agent/migrate/report.h"
+#include "agent/migrate/safeguard.h"
 #include "agent/migrate/supervisor.h"
 #include "agent/migrate/supervisor_internal.h"
 #include "base/alloc.h"
@@ -344,9 +345,17 @@ static bool is_decided(struct migration *m)
 	       (state == STATE_ABORTING && !receiver_may_run(m));
 }
 
-/* The answer to a commit, from the decision that pool.db holds. */
-static int answer_decision(struct supervisor *supervisor, const char *migration,
-	struct value **ret_result, struct fault *cause, struct fault *fault)
+/* Of one that is committed here nothing is said before the database says so too. */
+static bool can_answer(struct migration *m, int r)
+{
+	if (migration_state(m) == STATE_COMMITTED)
+		return r == 0 || r == -EALREADY;
+	return r == 0 || is_decided(m);
+}
+
+/* The answer to a commit, from the decision that pool.db holds. m: NULL: it has ended here. */
+static int answer_decision(struct supervisor *supervisor, struct migration *m,
+	const char *migration, struct value **ret_result, struct fault *cause, struct fault *fault)
 {
 	struct value *result CLEANUP_VALUE = value_new_struct();
 	bool committed = false;
@@ -355,6 +364,9 @@ static int answer_decision(struct supervisor *supervisor, const char *migration,
 	/* A migration that nobody here knows must never be committed later: say no, durably. */
 	int r = commit_decide(
 		supervisor->params->storage->pool, migration, false, NULL, &committed, &vm, fault);
+	/* The sender builds on it: the loss of a host must not undo it. */
+	if (r == 0 && committed && m)
+		r = safeguard_run(m, fault);
 	if (r < 0)
 		return r;
 	value_set_string(result, "decision", committed ? "committed" : "aborted");
@@ -391,18 +403,18 @@ int supervisor_peer_commit(struct supervisor *supervisor, const char *session,
 	if (r < 0)
 		return r;
 	if (!m)
-		return answer_decision(supervisor, migration, ret_result, &cause, fault);
+		return answer_decision(supervisor, NULL, migration, ret_result, &cause, fault);
 	r = migration_enter(m, ENTER_TIMEOUT, fault);
 	if (r < 0)
 		return r;
 	r = receiver_commit(m, &cause);
 	uint64_t resumed = m->resumed_usec;
 	leave(supervisor, m);
-	if (r < 0 && !is_decided(m)) {
+	if (!can_answer(m, r)) {
 		fault_move(fault, &cause);
 		return r;
 	}
-	r = answer_decision(supervisor, migration, ret_result, &cause, fault);
+	r = answer_decision(supervisor, m, migration, ret_result, &cause, fault);
 	if (r == 0)
 		add_resumption(m, received, resumed, *ret_result);
 	return r;
@@ -427,10 +439,10 @@ int supervisor_peer_abort(struct supervisor *supervisor, const char *session, co
 		r = receiver_abort(m, EVENT_FAILED, fault);
 		leave(supervisor, m);
 		/* The keeper goes on with what could not be removed now. */
-		if (r < 0 && !is_decided(m))
+		if (!can_answer(m, r))
 			return r;
 	}
-	r = answer_decision(supervisor, migration, ret_result, &cause, fault);
+	r = answer_decision(supervisor, m, migration, ret_result, &cause, fault);
 	/* One who aborts what is committed has yet to learn it for good: Peer.finish. */
 	if (r == 0 && strcmp(value_find_string(*ret_result, "decision", ""), "aborted") == 0)
 		supervisor_session_unbind(supervisor, session, migration);

@@ -13,6 +13,8 @@
 
 /* How long the coordinator has to show that it is there. */
 #define ALIVE_USEC (5 * USEC_PER_SEC)
+/* The coordinator keeps writers out meanwhile. */
+#define SUCCEED_USEC (45 * USEC_PER_SEC)
 /* The same keys as in agent/api: which host works on a task, and for which migration. */
 #define TASK_HOST      "ferry:host"
 #define TASK_MIGRATION "ferry:migration"
@@ -241,7 +243,7 @@ int reign_succeed(const char *state_dir, const struct membership *membership, co
 	const struct rank rank = {membership->term, membership->coordinator};
 	struct link *link CLEANUP_LINK = link_new(membership->url, membership->fingerprint,
 		membership->host, membership->secret, &rank);
-	int r = replica_fetch(link, state_dir, NULL, fault);
+	int r = replica_fetch(link, state_dir, SUCCEED_USEC, NULL, fault);
 
 	return r < 0 ? r : take_over(state_dir, membership, task, fault);
 }

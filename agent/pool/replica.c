@@ -14,17 +14,17 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
-/* The coordinator makes the copy meanwhile. */
-#define OFFER_USEC (30 * USEC_PER_SEC)
-#define READ_USEC  (30 * USEC_PER_SEC)
+/* For one call: the coordinator makes the copy meanwhile. */
+#define CALL_USEC (30 * USEC_PER_SEC)
 
 struct replica {
 	struct replica_params params;
 	char *state_dir;
-	char *id; /* of the copy that is there, as this run knows it */
 	bool is_failing;
 	struct cancel *closing;
 	pthread_t thread;
@@ -69,6 +69,7 @@ int replica_remove(const char *state_dir, struct fault *fault)
 struct fetch {
 	struct link *link;
 	struct cancel *cancel;
+	uint64_t deadline_usec;
 	char *path;
 	struct timespec asked; /* what was committed before is in the copy */
 	char *id;
@@ -82,6 +83,13 @@ static void fetch_clear(struct fetch *fetch)
 	free(fetch->id);
 }
 
+static uint64_t patience(const struct fetch *fetch)
+{
+	uint64_t now = clock_now_usec();
+
+	return now < fetch->deadline_usec ? MIN(fetch->deadline_usec - now, CALL_USEC) : 0;
+}
+
 static int ask(struct fetch *fetch, const char *have, bool now, struct fault *fault)
 {
 	struct value *offer CLEANUP_VALUE = NULL;
@@ -89,7 +97,7 @@ static int ask(struct fetch *fetch, const char *have, bool now, struct fault *fa
 
 	clock_gettime(CLOCK_REALTIME, &fetch->asked);
 	int r = link_call(fetch->link, "copy_offer", value_append(args, value_new_bool(now)),
-		OFFER_USEC, fetch->cancel, &offer, fault);
+		patience(fetch), fetch->cancel, &offer, fault);
 	if (r < 0)
 		return r;
 	fetch->id = xstrdup(value_find_string(offer, "id", ""));
@@ -106,7 +114,7 @@ static int read_piece(struct fetch *fetch, int64_t offset, struct buf *piece, st
 	struct value *text CLEANUP_VALUE = NULL;
 	struct value *args = value_append_string(value_new_array(), fetch->id);
 	int r = link_call(fetch->link, "copy_read", value_append(args, value_new_int(offset)),
-		READ_USEC, fetch->cancel, &text, fault);
+		patience(fetch), fetch->cancel, &text, fault);
 
 	if (r < 0)
 		return r;
@@ -165,41 +173,77 @@ static int fetch_all(struct fetch *fetch, struct fault *fault)
 
 /* The thread and who wants it now: the file is written by one, and never replaced by an older. */
 static pthread_mutex_t fetching = PTHREAD_MUTEX_INITIALIZER;
+/* What this run has put there; under the lock. */
+static struct {
+	char *path;
+	char *id;
+} kept;
 
-/* *id: of the copy that is there (NULL: not known), and then of the one that is. */
-static int fetch_newer(struct link *link, const char *state_dir, char **id, bool now,
-	struct cancel *cancel, struct fault *fault)
+static const char *kept_id(const char *path)
 {
-	struct fetch fetch CLEANUP(fetch_clear) = {
-		.link = link, .cancel = cancel, .path = replica_path(state_dir)};
+	return kept.path && strcmp(kept.path, path) == 0 ? kept.id : "";
+}
 
-	SCOPE_LOCK(&fetching);
-	int r = ask(&fetch, *id ? *id : "", now, fault);
+static void keep(struct fetch *fetch)
+{
+	free(kept.path);
+	free(kept.id);
+	kept.path = xstrdup(fetch->path);
+	kept.id = TAKE_PTR(fetch->id);
+}
+
+/* Still what the coordinator has. That this may be lost makes it look too old. */
+static int renew(struct fetch *fetch, struct fault *fault)
+{
+	const struct timespec times[] = {fetch->asked, fetch->asked};
+
+	if (utimensat(AT_FDCWD, fetch->path, times, 0) == 0)
+		return 0;
+	int error = -errno;
+	/* Somebody removed it: fetched again. */
+	free(TAKE_PTR(kept.path));
+	return fault_errno(fault, error, "cannot find %s", fetch->path);
+}
+
+static int fetch_locked(struct fetch *fetch, bool now, struct fault *fault)
+{
+	int r = ask(fetch, kept_id(fetch->path), now, fault);
 
 	if (r < 0)
 		return r;
-	if (!fetch.is_there) {
-		r = fetch_all(&fetch, fault);
-		if (r < 0)
-			return r;
-		log_debug("POOL_COPY", "id=%s bytes=%" PRId64, fetch.id, fetch.size);
-	} else {
-		/* Still what the coordinator has. That this may be lost makes it look too old. */
-		const struct timespec times[] = {fetch.asked, fetch.asked};
-		if (utimensat(AT_FDCWD, fetch.path, times, 0) < 0)
-			free(TAKE_PTR(fetch.id)); /* somebody removed it: fetched again */
-	}
-	free(*id);
-	*id = TAKE_PTR(fetch.id);
+	if (fetch->is_there)
+		return renew(fetch, fault);
+	r = fetch_all(fetch, fault);
+	if (r < 0)
+		return r;
+	log_debug("POOL_COPY", "id=%s bytes=%" PRId64, fetch->id, fetch->size);
+	keep(fetch);
 	return 0;
 }
 
-int replica_fetch(
-	struct link *link, const char *state_dir, struct cancel *cancel, struct fault *fault)
+/* now: what was committed before is in it; else it may be half as old as members' copies are. */
+static int fetch_newer(struct link *link, const char *state_dir, bool now, uint64_t timeout_usec,
+	struct cancel *cancel, struct fault *fault)
 {
-	char *id CLEANUP_FREE = NULL;
+	struct fetch fetch CLEANUP(fetch_clear) = {.link = link,
+		.cancel = cancel,
+		.deadline_usec = clock_deadline(timeout_usec),
+		.path = replica_path(state_dir)};
+	const struct timespec until = {.tv_sec = (time_t)(fetch.deadline_usec / USEC_PER_SEC),
+		.tv_nsec = (long)(fetch.deadline_usec % USEC_PER_SEC) * 1000};
 
-	return fetch_newer(link, state_dir, &id, true, cancel, fault);
+	int r = -pthread_mutex_clocklock(&fetching, CLOCK_MONOTONIC, &until);
+	if (r < 0)
+		return fault_errno(fault, r, "another copy of the database is on its way");
+	r = fetch_locked(&fetch, now, fault);
+	pthread_mutex_unlock(&fetching);
+	return r;
+}
+
+int replica_fetch(struct link *link, const char *state_dir, uint64_t timeout_usec,
+	struct cancel *cancel, struct fault *fault)
+{
+	return fetch_newer(link, state_dir, true, timeout_usec, cancel, fault);
 }
 
 /* --- The thread --------------------------------------------------------------------------------
@@ -227,7 +271,7 @@ static void *replica_main(void *arg)
 
 	do {
 		struct fault fault CLEANUP_FAULT = FAULT_INIT;
-		int r = fetch_newer(replica->params.link, replica->state_dir, &replica->id, false,
+		int r = fetch_newer(replica->params.link, replica->state_dir, false, USEC_FOREVER,
 			replica->closing, &fault);
 		note(replica, r, &fault);
 	} while (cancel_sleep(replica->closing, replica->params.interval_usec / 2) == 0);
@@ -265,7 +309,6 @@ struct replica *replica_stop(struct replica *replica)
 	pthread_join(replica->thread, NULL);
 	cancel_free(replica->closing);
 	free(replica->state_dir);
-	free(replica->id);
 	free(replica);
 	return NULL;
 }

@@ -26,9 +26,9 @@ int replica_start(
 /* NULL is fine; returns NULL. */
 struct replica *replica_stop(struct replica *replica);
 
-/* Fetches what the coordinator has now. Blocks. */
-int replica_fetch(
-	struct link *link, const char *state_dir, struct cancel *cancel, struct fault *fault);
+/* Fetches what the coordinator has now, durably. Blocks, for so long at most. */
+int replica_fetch(struct link *link, const char *state_dir, uint64_t timeout_usec,
+	struct cancel *cancel, struct fault *fault);
 /* When what it holds was what the coordinator had, in seconds since 1970: 1; 0 when there is none.
  */
 int replica_time(const char *state_dir, int64_t *ret_time, struct fault *fault);

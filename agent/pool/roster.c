@@ -104,6 +104,23 @@ int roster_link(
 	return 0;
 }
 
+size_t roster_live(struct roster *roster, struct link ***ret_links)
+{
+	SCOPE_LOCK(&roster->lock);
+	uint64_t now = clock_now_usec();
+	struct link **links = NULL;
+	size_t n = 0;
+
+	for (struct entry *entry = roster->first; entry; entry = entry->next) {
+		if (entry->is_gone || now - entry->heard_usec > ROSTER_SILENT_USEC)
+			continue;
+		links = xrealloc(links, n + 1, sizeof(struct link *));
+		links[n++] = entry->link;
+	}
+	*ret_links = links;
+	return n;
+}
+
 bool roster_knows(struct roster *roster, const char *host, const char *secret)
 {
 	SCOPE_LOCK(&roster->lock);

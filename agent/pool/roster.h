@@ -41,6 +41,9 @@ void roster_remove(struct roster *roster, const char *host);
 /* Valid as long as the roster. HOST_OFFLINE [host] when it is silent, or unknown. */
 int roster_link(
 	struct roster *roster, const char *host, struct link **ret_link, struct fault *fault);
+/* The links of those that are not silent; *ret_links is the caller's to free, they are valid as
+ * long as the roster. Their number. */
+size_t roster_live(struct roster *roster, struct link ***ret_links);
 /* Whether its messages carry that secret. */
 bool roster_knows(struct roster *roster, const char *host, const char *secret);
 /* A tick of the host. memory: total and free bytes. */

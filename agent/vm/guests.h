@@ -80,6 +80,10 @@ const char *resident_run_dir(const struct resident *resident);
  * VM's row is not touched, nor need it exist. Fine when none runs. */
 int guests_end(struct guests *guests, const char *vm, const char *vm_uuid, struct fault *fault);
 
+/* Where the console of the guest of that uuid is, if one runs here, whether the database has its VM
+ * or not; NULL: none does. The caller frees it. Asks the process. */
+char *guests_running_console(struct guests *guests, const char *vm_uuid);
+
 /* Whether the host could start it: HOST_NOT_ENOUGH_FREE_MEMORY [needed, available], or no QEMU. */
 int guests_check_room(struct guests *guests, const struct guest_spec *spec, struct fault *fault);
 /* The destination of a move: a QEMU that waits for the memory (-incoming defer -S), journalled

@@ -106,6 +106,22 @@ int guests_end(struct guests *guests, const char *vm, const char *vm_uuid, struc
 	return end_process(guests, vm_uuid, run_dir, fault);
 }
 
+/* --- Whatever the database says -----------------------------------------------------------------
+ */
+
+char *guests_running_console(struct guests *guests, const char *vm_uuid)
+{
+	static const struct guest_callbacks nobody;
+	char *run_dir CLEANUP_FREE = xasprintf("%s/%s", guests->folder, vm_uuid);
+	struct guest *guest CLEANUP_GUEST = NULL;
+	bool is_running = false;
+
+	if (guest_find(vm_uuid, run_dir, &nobody, &guest, NULL) <= 0 ||
+		guest_is_running(guest, &is_running, NULL) < 0 || !is_running)
+		return NULL;
+	return guest_file(run_dir, GUEST_CONSOLE);
+}
+
 /* --- The destination, up to the commit ----------------------------------------------------------
  */
 
