@@ -6,6 +6,7 @@
  * libcurl fails such a call instead, once a byte of it has left. */
 #include "xmlrpc/client.h"
 
+#include "xmlrpc/client_curl.h"
 #include "xmlrpc/codec.h"
 #include "xmlrpc/tls.h"
 
@@ -87,6 +88,11 @@ static void init_curl(void)
 	curl_global_init(CURL_GLOBAL_DEFAULT);
 }
 
+void client_curl_init(void)
+{
+	pthread_once(&once, init_curl);
+}
+
 static void read_address(struct client *client, const char *url)
 {
 	CURLU *parts = curl_url();
@@ -107,56 +113,63 @@ static void read_address(struct client *client, const char *url)
 	curl_url_cleanup(parts);
 }
 
-static void set_trust(struct client *client, const struct client_params *params)
+int client_curl_set_trust(void *easy, const struct client_params *params)
 {
 	bool is_pinned = params->fingerprint && *params->fingerprint;
 	char *pin CLEANUP_FREE = NULL;
 
 	if (!is_pinned) {
 		if (params->ca_file)
-			curl_easy_setopt(client->easy, CURLOPT_CAINFO, params->ca_file);
-		return;
+			curl_easy_setopt(easy, CURLOPT_CAINFO, params->ca_file);
+		return 0;
 	}
-	if (tls_fingerprint_pin(params->fingerprint, &pin) < 0 && !client->invalid)
-		client->invalid = xasprintf(
-			"the fingerprint \"%s\" is not 64 hex digits", params->fingerprint);
+	int r = tls_fingerprint_pin(params->fingerprint, &pin);
 	/* The pin alone says who the peer is; its certificate is self-signed. libcurl compares
 	 * within the handshake. */
-	curl_easy_setopt(client->easy, CURLOPT_PINNEDPUBLICKEY, pin);
-	curl_easy_setopt(client->easy, CURLOPT_SSL_VERIFYPEER, 0L);
-	curl_easy_setopt(client->easy, CURLOPT_SSL_VERIFYHOST, 0L);
-	curl_easy_setopt(client->easy, CURLOPT_SSL_SESSIONID_CACHE, 0L);
+	curl_easy_setopt(easy, CURLOPT_PINNEDPUBLICKEY, pin);
+	curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
+	curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);
+	curl_easy_setopt(easy, CURLOPT_SSL_SESSIONID_CACHE, 0L);
 	/* Or it would read the system's hundred certificates at each connection: 25 ms. */
-	curl_easy_setopt(client->easy, CURLOPT_CAINFO, NULL);
-	curl_easy_setopt(client->easy, CURLOPT_CAPATH, NULL);
+	curl_easy_setopt(easy, CURLOPT_CAINFO, NULL);
+	curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
+	return r;
 }
 
-static void set_transfer(struct client *client, const char *url)
+void client_curl_set_transfer(void *easy, const char *url, char *error_text)
 {
-	curl_easy_setopt(client->easy, CURLOPT_URL, url);
-	curl_easy_setopt(client->easy, CURLOPT_PROTOCOLS_STR, "https");
-	curl_easy_setopt(client->easy, CURLOPT_PROXY, "");
-	curl_easy_setopt(client->easy, CURLOPT_NOSIGNAL, 1L);
-	curl_easy_setopt(client->easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-	curl_easy_setopt(client->easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
-	curl_easy_setopt(client->easy, CURLOPT_CONNECTTIMEOUT_MS, CONNECT_TIMEOUT_MSEC);
-	curl_easy_setopt(client->easy, CURLOPT_MAXAGE_CONN, IDLE_MAX_SEC);
-	curl_easy_setopt(client->easy, CURLOPT_TCP_KEEPALIVE, 1L);
-	curl_easy_setopt(client->easy, CURLOPT_ERRORBUFFER, client->error);
-	curl_easy_setopt(client->easy, CURLOPT_USERAGENT, "ferry/" FERRY_VERSION);
+	curl_easy_setopt(easy, CURLOPT_URL, url);
+	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "https");
+	curl_easy_setopt(easy, CURLOPT_PROXY, "");
+	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+	curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, CONNECT_TIMEOUT_MSEC);
+	curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, IDLE_MAX_SEC);
+	curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
+	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, error_text);
+	curl_easy_setopt(easy, CURLOPT_USERAGENT, "ferry/" FERRY_VERSION);
+}
+
+static void set_transfer(struct client *client, const struct client_params *params)
+{
+	client_curl_set_transfer(client->easy, params->url, client->error);
 	curl_easy_setopt(client->easy, CURLOPT_HTTPHEADER, client->headers);
 	curl_easy_setopt(client->easy, CURLOPT_POST, 1L);
 	curl_easy_setopt(client->easy, CURLOPT_READFUNCTION, on_send);
 	curl_easy_setopt(client->easy, CURLOPT_READDATA, client);
 	curl_easy_setopt(client->easy, CURLOPT_WRITEFUNCTION, on_receive);
 	curl_easy_setopt(client->easy, CURLOPT_WRITEDATA, client);
+	if (client_curl_set_trust(client->easy, params) < 0 && !client->invalid)
+		client->invalid = xasprintf(
+			"the fingerprint \"%s\" is not 64 hex digits", params->fingerprint);
 }
 
 struct client *client_new(const struct client_params *params)
 {
 	struct client *client = xcalloc(1, sizeof(*client));
 
-	pthread_once(&once, init_curl);
+	client_curl_init();
 	client->easy = curl_easy_init();
 	client->multi = curl_multi_init();
 	if (!client->easy || !client->multi)
@@ -164,8 +177,7 @@ struct client *client_new(const struct client_params *params)
 	client->headers = curl_slist_append(NULL, "Content-Type: text/xml");
 	client->headers = curl_slist_append(client->headers, "Expect:");
 	read_address(client, params->url);
-	set_transfer(client, params->url);
-	set_trust(client, params);
+	set_transfer(client, params);
 	return client;
 }
 
@@ -202,7 +214,7 @@ static int fail(struct client *client, int error, const char *method, const char
 }
 
 /* Waits until libcurl has something to do. */
-static int wait_some(struct client *client, uint64_t deadline_usec, struct cancel *cancel)
+static int wait_some(CURLM *multi, uint64_t deadline_usec, struct cancel *cancel)
 {
 	struct curl_waitfd extra = {.fd = cancel_fd(cancel), .events = CURL_WAIT_POLLIN};
 	int timeout = clock_poll_timeout(deadline_usec);
@@ -210,40 +222,40 @@ static int wait_some(struct client *client, uint64_t deadline_usec, struct cance
 	/* libcurl shortens this to its own timers. */
 	if (timeout < 0)
 		timeout = 60000;
-	curl_multi_poll(client->multi, &extra, cancel ? 1 : 0, timeout, NULL);
+	curl_multi_poll(multi, &extra, cancel ? 1 : 0, timeout, NULL);
 	if (cancel_is_requested(cancel))
 		return -ECANCELED;
 	return clock_now_usec() >= deadline_usec ? -ETIMEDOUT : 0;
 }
 
-static CURLcode transfer_result(struct client *client)
+static CURLcode transfer_result(CURLM *multi)
 {
 	CURLMsg *message;
 	int n_left;
 
-	while ((message = curl_multi_info_read(client->multi, &n_left)))
+	while ((message = curl_multi_info_read(multi, &n_left)))
 		if (message->msg == CURLMSG_DONE)
 			return message->data.result;
 	return CURLE_FAILED_INIT;
 }
 
-static int perform(
-	struct client *client, uint64_t deadline_usec, struct cancel *cancel, CURLcode *ret_result)
+int client_curl_perform(
+	void *multi, void *easy, uint64_t deadline_usec, struct cancel *cancel, int *ret_result)
 {
 	int n_running = 1;
 	int r = cancel_is_requested(cancel) ? -ECANCELED : 0;
 
-	curl_multi_add_handle(client->multi, client->easy);
+	curl_multi_add_handle(multi, easy);
 	while (r == 0) {
-		CURLMcode code = curl_multi_perform(client->multi, &n_running);
+		CURLMcode code = curl_multi_perform(multi, &n_running);
 		if (code != CURLM_OK || n_running == 0)
 			break;
-		r = wait_some(client, deadline_usec, cancel);
+		r = wait_some(multi, deadline_usec, cancel);
 	}
 	if (r == 0)
-		*ret_result = transfer_result(client);
+		*ret_result = (int)transfer_result(multi);
 	/* Closes the connection of a transfer that has not ended. */
-	curl_multi_remove_handle(client->multi, client->easy);
+	curl_multi_remove_handle(multi, easy);
 	return r;
 }
 
@@ -321,11 +333,11 @@ static void forget_call(struct client *client)
 static int send_call(struct client *client, const char *method, uint64_t deadline_usec,
 	struct cancel *cancel, struct fault *fault)
 {
-	CURLcode result = CURLE_OK;
+	int result = CURLE_OK;
 	curl_off_t length = (curl_off_t)client->request.length;
 
 	curl_easy_setopt(client->easy, CURLOPT_POSTFIELDSIZE_LARGE, length);
-	int r = perform(client, deadline_usec, cancel, &result);
+	int r = client_curl_perform(client->multi, client->easy, deadline_usec, cancel, &result);
 	if (r == -ECANCELED)
 		return fail(client, r, method, "cancelled while the call was under way", fault);
 	if (r == -ETIMEDOUT)
@@ -334,8 +346,8 @@ static int send_call(struct client *client, const char *method, uint64_t deadlin
 		return 0;
 	if (client->answer_too_big)
 		return fail(client, -EBADMSG, method, "the answer is too big", fault);
-	return fail(client, error_of(client, result), method,
-		*client->error ? client->error : curl_easy_strerror(result), fault);
+	return fail(client, error_of(client, (CURLcode)result), method,
+		*client->error ? client->error : curl_easy_strerror((CURLcode)result), fault);
 }
 
 int client_call(struct client *client, const char *method, const struct value *params,

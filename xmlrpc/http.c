@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "xmlrpc/http.h"
 
+#include "xmlrpc/http_stream_server.h"
+
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -54,6 +56,7 @@ struct request {
 	size_t length;
 	size_t capacity; /* what Content-Length said */
 	char peer_address[INET6_ADDRSTRLEN];
+	struct http_stream *stream; /* NULL: it is a call; or its stream was refused */
 
 	/* The answer; status 0 while there is none. */
 	unsigned status;
@@ -239,6 +242,44 @@ static void check_headers(struct request *request, const char *method, uint64_t 
 	}
 }
 
+static void on_stream_closed(void *arg)
+{
+	count_answered(arg);
+}
+
+/* The stream counts as a call until its thread has let go of it. */
+static enum MHD_Result begin_stream(
+	struct request *request, const struct http_stream_route *route, const char *method)
+{
+	struct http *http = request->http;
+	const struct http_streams *streams = http->params.streams;
+	size_t none = 0;
+	const struct http_stream_params params = {
+		.connection = request->connection,
+		.route = route,
+		.method = method,
+		.peer_address = request->peer_address,
+		.closed = on_stream_closed,
+		.arg = http,
+	};
+
+	if (!count_submitted(http)) {
+		set_text(request, 503, "ferryd is stopping\n");
+		return send_answer(request);
+	}
+	request->is_counted = true;
+	set_clocks(http, request->connection, HTTP_STREAM_PROGRESS_SEC, USEC_FOREVER);
+	struct http_stream *stream = http_stream_new(&params);
+	if (streams->begin(streams->arg, stream) == 0) {
+		request->stream = stream;
+		return http_stream_advance(stream, NULL, &none) ? MHD_YES : MHD_NO;
+	}
+	http_stream_gone(stream);
+	http_stream_close(stream);
+	set_text(request, 503, "too many transfers run already, or ferryd is stopping\n");
+	return send_answer(request);
+}
+
 /* Within the first callback of a request, after its headers. */
 static enum MHD_Result begin(struct http *http, struct MHD_Connection *connection, const char *url,
 	const char *method, const char *version, void **slot)
@@ -252,7 +293,12 @@ static enum MHD_Result begin(struct http *http, struct MHD_Connection *connectio
 	request->wire = strncmp(url, "/jsonrpc", strlen("/jsonrpc")) == 0 ? WIRE_JSON : WIRE_XML;
 	request->is_http_1_0 = strcmp(version, "HTTP/1.0") == 0;
 	read_peer_address(request);
+	const struct http_stream_route *route = http_streams_find(http->params.streams, url);
+	if (route && http_stream_route_allows(route, method))
+		return begin_stream(request, route, method);
 	check_headers(request, method, &length);
+	if (route && request->allow)
+		request->allow = route->methods;
 	/* An answer before the body ends the connection: libmicrohttpd has no use for the rest. */
 	if (request->status &&
 		(length > DRAIN_MAX_BYTES || header(connection, "Transfer-Encoding")))
@@ -274,6 +320,8 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 
 	if (!request)
 		return begin(arg, connection, url, method, version, slot);
+	if (request->stream)
+		return http_stream_advance(request->stream, data, length) ? MHD_YES : MHD_NO;
 	if (*length == 0)
 		return request->status ? send_answer(request) : submit(request);
 	if (!request->status) {
@@ -306,6 +354,8 @@ static void on_completed(void *arg, struct MHD_Connection *connection, void **sl
 		set_clocks(arg, connection, IDLE_SEC, IDLE_SEC * USEC_PER_SEC);
 	if (!request)
 		return;
+	if (request->stream)
+		http_stream_gone(request->stream);
 	if (request->is_counted)
 		count_sent(request->http);
 	buf_free(&request->answer);

@@ -9,6 +9,7 @@
 
 #include "base/fault.h"
 #include "xmlrpc/dispatch.h"
+#include "xmlrpc/http_stream.h"
 #include "xmlrpc/keeper.h"
 #include "xmlrpc/workers.h"
 
@@ -23,7 +24,8 @@ struct http_params {
 	unsigned max_connections;
 	unsigned max_connections_per_address;
 	size_t max_body_bytes;
-	struct dispatcher *dispatcher; /* borrowed, as the two below */
+	struct dispatcher *dispatcher;      /* borrowed, as the three below */
+	const struct http_streams *streams; /* NULL: none */
 	struct workers *workers;
 	struct keeper *keeper;
 };

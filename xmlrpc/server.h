@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The HTTPS server: POST /jsonrpc is JSON-RPC, any other POST is XML-RPC (contract 1.1). A request
- * whose answer comes later costs a suspended connection, not a thread. */
+/* The HTTPS server: POST /jsonrpc is JSON-RPC, any other POST is XML-RPC (contract 1.1), other
+ * methods are for streams (http_stream.h). A request whose answer comes later costs a suspended
+ * connection, not a thread. */
 #ifndef FERRY_XMLRPC_SERVER_H
 #define FERRY_XMLRPC_SERVER_H
 
 #include "base/fault.h"
 #include "xmlrpc/dispatch.h"
+#include "xmlrpc/http_stream.h"
 
 #include <stdint.h>
 
@@ -22,6 +24,7 @@ struct server_params {
 	unsigned max_connections;
 	size_t max_body_bytes; /* larger: HTTP 413 */
 	struct dispatcher *dispatcher;
+	const struct http_streams *streams; /* NULL: none; borrowed, as the dispatcher */
 };
 
 int server_start(
@@ -29,8 +32,8 @@ int server_start(
 uint16_t server_port(const struct server *server);
 /* No new connections or requests; what runs goes on. */
 void server_close(struct server *server);
-/* Ends: pending calls must have been ended by their owners before. Blocks for the workers. NULL is
- * fine. */
+/* Ends: pending calls, and streams, must have been ended by their owners before. Blocks for the
+ * workers. NULL is fine. */
 struct server *server_stop(struct server *server);
 
 #endif
