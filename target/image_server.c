@@ -66,7 +66,7 @@ struct image_server *image_server_stop(struct image_server *server)
 
 /* As JSON, so that nothing in the path is syntax; "backing" is said, so that what the image says
  * about it is not even looked at. */
-static char *describe_image(const char *path)
+static char *describe_image(const char *path, bool read_only)
 {
 	struct value *image CLEANUP_VALUE = value_new_struct();
 	struct value *file = value_new_struct();
@@ -75,9 +75,9 @@ static char *describe_image(const char *path)
 
 	value_set_string(file, "driver", "file");
 	value_set_string(file, "filename", path);
-	value_set_bool(file, "read-only", true);
+	value_set_bool(file, "read-only", read_only);
 	value_set_string(image, "driver", image_format_name(format));
-	value_set_bool(image, "read-only", true);
+	value_set_bool(image, "read-only", read_only);
 	if (format == IMAGE_QCOW2)
 		value_set(image, "backing", value_new_nil());
 	value_set(image, "file", file);
@@ -91,13 +91,13 @@ static int start_process(
 {
 	char *socket CLEANUP_FREE = xasprintf("--socket=%s", server->socket);
 	char *pid CLEANUP_FREE = xasprintf("--pid-file=%s/" PID_FILE, server->folder);
-	char *image CLEANUP_FREE = describe_image(params->image);
+	char *image CLEANUP_FREE = describe_image(params->image, !params->writable);
 	/* It stays when a client goes, and any number may come: the copy has several. */
-	const char *const argv[] = {params->program, "--read-only", "--persistent", "--shared=0",
-		socket, pid, "--export-name=" EXPORT_NAME, image, NULL};
+	const char *const argv[] = {params->program, "--persistent", "--shared=0", socket, pid,
+		"--export-name=" EXPORT_NAME, image, params->writable ? NULL : "--read-only", NULL};
 	const struct run_path paths[] = {
 		{.path = params->folder, .writable = true},
-		{.path = params->image},
+		{.path = params->image, .writable = params->writable},
 	};
 	const struct run_params run = {
 		.argv = argv,

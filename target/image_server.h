@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A qemu-nbd that offers one image, read-only, on a socket in a folder of its own: how an image
- * that is not raw is read while no guest runs from it. It is confined to that folder and that file,
+/* A qemu-nbd that offers one image on a socket in a folder of its own: how an image that is not raw
+ * is read, or written, while no guest runs from it. It is confined to that folder and that file,
  * whatever the image says, and dies with the daemon. */
 #ifndef FERRY_TARGET_IMAGE_SERVER_H
 #define FERRY_TARGET_IMAGE_SERVER_H
@@ -9,12 +9,15 @@
 #include "base/cleanup.h"
 #include "base/fault.h"
 
+#include <stdbool.h>
+
 struct image_server;
 
 struct image_server_params {
 	const char *program; /* qemu-nbd */
 	const char *folder;  /* is made; absolute, short enough for a socket in it */
 	const char *image;   /* the format follows from its name */
+	bool writable;
 };
 
 /* Blocks until it answers: up to 20 s, less when cancelled. What it writes is logged

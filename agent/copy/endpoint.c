@@ -229,26 +229,47 @@ static int submit_and_wait(
 	return waiter->error;
 }
 
-int endpoint_read(struct endpoint *endpoint, struct extent extent, void *data,
+static int run_one(struct endpoint *endpoint, struct endpoint_request request,
 	struct cancel *cancel, struct fault *fault)
 {
 	struct waiter waiter = {0};
-	struct endpoint_request request = {.op = ENDPOINT_READ,
-		.extent = extent,
-		.data = data,
-		.done = waiter_done,
-		.arg = &waiter};
+
+	request.done = waiter_done;
+	request.arg = &waiter;
 	int r = submit_and_wait(endpoint, &request, cancel);
 
 	return r < 0 ? fault_text(fault, r, "%s", endpoint->error) : 0;
 }
 
+int endpoint_read(struct endpoint *endpoint, struct extent extent, void *data,
+	struct cancel *cancel, struct fault *fault)
+{
+	const struct endpoint_request request = {
+		.op = ENDPOINT_READ, .extent = extent, .data = data};
+
+	return run_one(endpoint, request, cancel, fault);
+}
+
+int endpoint_write(struct endpoint *endpoint, struct extent extent, void *data,
+	struct cancel *cancel, struct fault *fault)
+{
+	const struct endpoint_request request = {
+		.op = ENDPOINT_WRITE, .extent = extent, .data = data};
+
+	return run_one(endpoint, request, cancel, fault);
+}
+
+int endpoint_zero(
+	struct endpoint *endpoint, struct extent extent, struct cancel *cancel, struct fault *fault)
+{
+	const struct endpoint_request request = {.op = ENDPOINT_ZERO, .extent = extent};
+
+	return run_one(endpoint, request, cancel, fault);
+}
+
 int endpoint_flush(struct endpoint *endpoint, struct cancel *cancel, struct fault *fault)
 {
-	struct waiter waiter = {0};
-	struct endpoint_request request = {
-		.op = ENDPOINT_FLUSH, .done = waiter_done, .arg = &waiter};
-	int r = submit_and_wait(endpoint, &request, cancel);
+	const struct endpoint_request request = {.op = ENDPOINT_FLUSH};
 
-	return r < 0 ? fault_text(fault, r, "%s", endpoint->error) : 0;
+	return run_one(endpoint, request, cancel, fault);
 }

@@ -123,6 +123,11 @@ const char *endpoint_error(const struct endpoint *endpoint);
 /* One read of at most ENDPOINT_MAX_BYTES, waited for. Nothing else may be in flight. Blocks. */
 int endpoint_read(struct endpoint *endpoint, struct extent extent, void *data,
 	struct cancel *cancel, struct fault *fault);
+/* The same for one write of at most that many, and for zeros of any length. Block. */
+int endpoint_write(struct endpoint *endpoint, struct extent extent, void *data,
+	struct cancel *cancel, struct fault *fault);
+int endpoint_zero(struct endpoint *endpoint, struct extent extent, struct cancel *cancel,
+	struct fault *fault);
 /* Submits a flush and waits for it; no write may be in flight. Blocks. */
 int endpoint_flush(struct endpoint *endpoint, struct cancel *cancel, struct fault *fault);
 

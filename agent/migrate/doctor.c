@@ -3,6 +3,7 @@
 
 #include "agent/migrate/copies_internal.h"
 #include "agent/migrate/doctor_internal.h"
+#include "agent/migrate/raw_disk.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -96,7 +97,7 @@ bool doctor_is_living(struct doctor *doctor, const char *owner)
 	if (r > 0)
 		migration_row_clear(&row);
 	return under_way || is_of_task(doctor, owner, VDI_MOVE_KIND) ||
-	       is_of_task(doctor, owner, COPIES_KIND);
+	       is_of_task(doctor, owner, COPIES_KIND) || is_of_task(doctor, owner, RAW_DISK_KIND);
 }
 
 bool doctor_is_leaving(struct doctor *doctor, const char *vm_uuid)

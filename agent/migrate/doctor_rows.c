@@ -3,6 +3,7 @@
 #include "agent/guest/image_export.h"
 #include "agent/migrate/copies.h"
 #include "agent/migrate/doctor_internal.h"
+#include "agent/migrate/raw_disk.h"
 #include "agent/migrate/vdi_move.h"
 #include "base/alloc.h"
 #include "target/image_server.h"
@@ -130,6 +131,8 @@ static int remove_resource(
 		return vdi_move_settle_row(doctor->params, row, fault);
 	if (strcmp(row->kind, "copy") == 0)
 		return copies_settle_row(doctor->params, row, fault);
+	if (strcmp(row->kind, RAW_DISK_KIND) == 0)
+		return raw_disk_settle_row(storage, row, fault);
 	return fault_text(fault, -EOPNOTSUPP, "nothing here knows how to remove a %s", row->kind);
 }
 

@@ -2,27 +2,24 @@
 #include "agent/migrate/image_source.h"
 
 #include "agent/guest/image_export.h"
+#include "agent/migrate/served_image.h"
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/uuid.h"
 #include "target/image.h"
-#include "target/image_server.h"
 
 #include <errno.h>
 #include <string.h>
 
-/* Of resources. The first is named by the server's folder; the second has the VM whose guest it is.
- */
-#define SERVER_KIND "image-server"
+/* Of resources; its detail has the VM whose guest it is. */
 #define EXPORT_KIND "image-export"
 
 struct image_source {
 	struct migration *migration;
 	char *path;
-	struct image_server *server; /* of a halted VM's image that is not raw */
-	char *folder;                /* of the server */
+	struct served_image *server; /* of a halted VM's image that is not raw */
 	struct image_export *export; /* of a running VM's image that is not raw */
-	int64_t row;                 /* of one of the two; 0: none */
+	int64_t row;                 /* of the export; 0: none */
 	struct endpoint_spec spec;
 };
 
@@ -31,45 +28,13 @@ const struct endpoint_spec *image_source_spec(const struct image_source *source)
 	return &source->spec;
 }
 
-/* Only a row whose folder is gone is forgotten. */
-static void forget_folder(struct agent_db *agent, const char *folder, int64_t row)
-{
-	struct fault fault CLEANUP_FAULT = FAULT_INIT;
-	int r = image_server_forget_folder(folder);
-
-	if (r < 0)
-		fault_errno(&fault, r, "image server: remove %s", folder);
-	else
-		r = resource_forget(agent, row, &fault);
-	if (r == 0)
-		return;
-	char *text CLEANUP_FREE = fault_describe(&fault);
-	log_warn("MIG-IMAGE-LEFTOVER", "dir=%s error=\"%s\"", folder, text);
-}
-
 static int serve(struct image_source *source, struct fault *fault)
 {
 	struct migration *m = source->migration;
-	struct agent_db *agent = m->params->storage->agent;
-	char *unique CLEANUP_FREE = uuid_new();
-	/* Short, because a socket's path has 107 characters. */
-	char *folder = source->folder = xasprintf("%s/i%.8s", m->params->run_dir, unique);
-	const struct image_server_params params = {
-		.program = m->params->qemu_nbd, .folder = folder, .image = source->path};
+	const struct served_image_params image = {.owner = m->uuid, .path = source->path};
 
-	if (!params.program)
-		return fault_text(fault, -EOPNOTSUPP,
-			"disk %s is not raw, and this host knows no qemu-nbd, which reads it",
-			source->path);
-	int r = resource_record(agent, m->uuid, SERVER_KIND, folder, NULL, &source->row, fault);
-	if (r == 0)
-		r = image_server_start(&params, m->cancel, &source->server, fault);
-	if (r < 0)
-		return r;
-	source->spec.kind = ENDPOINT_NBD;
-	source->spec.socket_path = image_server_socket(source->server);
-	source->spec.export_name = image_server_export(source->server);
-	return 0;
+	return served_image_open(
+		m->params, &image, m->cancel, &source->spec, &source->server, fault);
 }
 
 static int export_node(struct image_source *source, struct guest *guest,
@@ -165,13 +130,10 @@ struct image_source *image_source_close(struct image_source *source)
 	if (!source)
 		return NULL;
 	struct agent_db *agent = source->migration->params->storage->agent;
-	image_server_stop(source->server);
+	served_image_close(source->server);
 	image_export_close(source->export);
-	if (source->row && source->folder)
-		forget_folder(agent, source->folder, source->row);
-	else if (source->row)
+	if (source->row)
 		forget_row(agent, source->row);
-	free(source->folder);
 	free(source->path);
 	free(source);
 	return NULL;
@@ -206,9 +168,8 @@ int image_source_recover(const struct supervisor_params *params, struct fault *f
 	int r = resource_list(agent, NULL, NULL, &rows, &n, fault);
 
 	for (size_t i = 0; i < n; i++) {
-		/* The servers died with the daemon that started them. */
-		if (strcmp(rows[i].kind, SERVER_KIND) == 0)
-			forget_folder(agent, rows[i].name, rows[i].id);
+		if (strcmp(rows[i].kind, SERVED_IMAGE_KIND) == 0)
+			served_image_forget(agent, &rows[i]);
 		if (strcmp(rows[i].kind, EXPORT_KIND) == 0)
 			recover_export(params, &rows[i]);
 		resource_row_clear(&rows[i]);

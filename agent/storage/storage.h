@@ -85,6 +85,14 @@ int vdi_path(const struct storage *storage, const char *vdi, char **ret_path, st
 /* VDI_IN_USE [vdi, op] while a VBD of it is attached, a VM of it migrates, or another operation
  * runs on it. */
 int vdi_check_idle(struct pool_db *pool, const char *vdi, const char *op, struct fault *fault);
+/* Marks that the operation runs on it, under a key (a task's ref), and takes the mark away; each is
+ * one transaction and keeps allowed_operations true. What only reads ("copy") may run beside others
+ * that do. VDI_IN_USE [vdi, op], OTHER_OPERATION_IN_PROGRESS ["VDI", vdi, op, key] of what runs.
+ * Forgetting the mark of a VDI that is gone is fine. */
+int vdi_ensure_operation(struct pool_db *pool, const char *vdi, const char *key, const char *op,
+	struct fault *fault);
+int vdi_forget_operation(
+	struct pool_db *pool, const char *vdi, const char *key, struct fault *fault);
 
 /* For incoming migrations: makes the file that a later VDI row (location *ret_location, a file
  * name) will own, journalled for `owner`. Repeating it for the same vdi_uuid gives the same file,
