@@ -418,6 +418,7 @@ static int start_services(struct daemon *daemon, struct fault *fault)
 		.max_connections = (unsigned)config->max_connections,
 		.max_body_bytes = MAX_BODY_BYTES,
 		.dispatcher = api_dispatcher(daemon->api),
+		.streams = api_streams(daemon->api),
 	};
 	r = server_start(&server_params, &daemon->server, fault);
 	return r < 0 ? r : start_member(daemon, fault);

@@ -26,6 +26,7 @@ struct session {
 	char *user;
 	char *password;
 	char *fingerprint; /* pinned; NULL: the certificate is verified in another way */
+	char *ca_file;     /* for that; NULL: the system's */
 	bool is_local;
 	uint64_t timeout_usec;
 	uint64_t patience_usec;
@@ -35,6 +36,20 @@ struct session {
 const char *session_url(const struct session *session)
 {
 	return session->url;
+}
+
+const char *session_ref(const struct session *session)
+{
+	return session->ref;
+}
+
+void session_server(const struct session *session, struct client_params *ret_server)
+{
+	*ret_server = (struct client_params){
+		.url = session->url,
+		.fingerprint = session->fingerprint,
+		.ca_file = session->ca_file,
+	};
 }
 
 const char *session_user(const struct session *session)
@@ -292,13 +307,10 @@ int session_open(
 	session->url = xstrdup(server ? server->url : name);
 	session->user = xstrdup(server ? server->user : NULL);
 	session->password = xstrdup(server ? server->password : NULL);
-	if (server && server->fingerprint)
-		session->fingerprint = xstrdup(server->fingerprint);
-	const struct client_params client = {
-		.url = session->url,
-		.fingerprint = server ? server->fingerprint : NULL,
-		.ca_file = server ? server->ca_file : NULL,
-	};
+	session->fingerprint = xstrdup(server ? server->fingerprint : NULL);
+	session->ca_file = xstrdup(server ? server->ca_file : NULL);
+	struct client_params client;
+	session_server(session, &client);
 	session->client = client_new(&client);
 	r = ask_missing(session, params, "user", PROMPT_SHOWN, &session->user, fault);
 	if (r < 0)
@@ -331,6 +343,7 @@ struct session *session_close(struct session *session)
 	free(session->password);
 	free(session->user);
 	free(session->fingerprint);
+	free(session->ca_file);
 	free(session->url);
 	free(session->name);
 	free(session->ref);

@@ -29,6 +29,11 @@ int session_open(
 /* Logs out, waiting a few seconds at most. NULL is fine. */
 struct session *session_close(struct session *session);
 
+/* How its server is reached and known, and the ref that it has there: for what is no call. All is
+ * the session's own. */
+struct client_params;
+void session_server(const struct session *session, struct client_params *ret_server);
+const char *session_ref(const struct session *session);
 const char *session_url(const struct session *session);
 /* What it was opened with, for another server that is to log in there; owned by the session. */
 const char *session_user(const struct session *session);

@@ -3,6 +3,7 @@
 #include "base/parse.h"
 #include "cli/copies.h"
 #include "cli/errors.h"
+#include "cli/file.h"
 #include "cli/interrupt.h"
 #include "cli/object.h"
 #include "cli/record.h"
@@ -151,6 +152,38 @@ static int vdi_migrate(struct context *context, struct fault *fault)
 	return wait_outcome(ref, record, fault);
 }
 
+static int transfer_of(
+	struct context *context, const char *path, struct file *file, struct fault *fault)
+{
+	struct object vdi CLEANUP_OBJECT = OBJECT_INIT;
+	struct value *queries CLEANUP_VALUE = value_new_struct();
+	int r = view_find(context, &vdi_view, &vdi, fault);
+
+	if (r < 0)
+		return r;
+	value_set_string(queries, "vdi", vdi.ref);
+	value_set_string(queries, "format", "raw");
+	return file_move(context, path, queries, file, fault);
+}
+
+static int vdi_export(struct context *context, struct fault *fault)
+{
+	struct file file CLEANUP_FILE = FILE_INIT;
+	int r = file_create(&file, args_operand(context->args, 1), fault);
+
+	if (r == 0)
+		r = transfer_of(context, "/export_raw_vdi", &file, fault);
+	return r < 0 ? r : file_keep(&file, fault);
+}
+
+static int vdi_import(struct context *context, struct fault *fault)
+{
+	struct file file CLEANUP_FILE = FILE_INIT;
+	int r = file_open(&file, args_operand(context->args, 1), fault);
+
+	return r < 0 ? r : transfer_of(context, "/import_raw_vdi", &file, fault);
+}
+
 static const struct option create_options[] = {
 	{"sr", "SR", "SR", "where it lies", true, false},
 	{"size", "SIZE", NULL, "its size, as 20G", true, false},
@@ -175,4 +208,9 @@ const struct command vdi_commands[N_VDI_COMMANDS] = {
 		.help = "the same, into another SR of its host"},
 	{"vdi", "snapshot", vdi_snapshot, {{"VDI", "VDI", false}},
 		.help = "the same as clone, but read-only and known as the disk's snapshot"},
+	{"vdi", "export", vdi_export, {{"VDI", "VDI", false}, {"FILE", "file", false}},
+		.help = "writes the content of a disk that no guest has to a file (-: "
+			"standard output)"},
+	{"vdi", "import", vdi_import, {{"VDI", "VDI", false}, {"FILE", "file", false}},
+		.help = "writes a file (-: standard input) to a disk that no guest has"},
 };

@@ -12,6 +12,7 @@
 #include "agent/api/locals.h"
 #include "agent/api/sessions.h"
 #include "agent/api/tasks.h"
+#include "agent/api/transfers.h"
 #include "agent/api/waiting.h"
 #include "agent/pool/handout.h"
 #include "agent/pool/reign.h"
@@ -366,6 +367,8 @@ static int start_parts(struct api *api, const struct api_params *params, struct 
 	int r;
 
 	api->tasks = tasks_new(api->pool, api->host_ref);
+	/* Before tasks are told in general that they were cut off. */
+	transfers_recover(api);
 	r = api->coordinator_address ? 0 : start_coordinator(api, params, fault);
 	if (r == 0)
 		r = events_new(api->pool, &api->events, fault);
@@ -402,7 +405,8 @@ int api_close_for_clients(struct api *api, struct fault *fault)
 {
 	bool was_joining = atomic_exchange(&api->is_joining, true);
 
-	if (!was_joining && tasks_n_running(api->tasks) <= 1)
+	if (!was_joining && tasks_n_running(api->tasks) <= 1 &&
+		transfers_n_running(api->transfers) == 0)
 		return 0;
 	if (!was_joining)
 		atomic_store(&api->is_joining, false);
@@ -449,6 +453,7 @@ int api_new(const struct api_params *params, struct api **ret_api, struct fault 
 	api->forwards = forwards_new(api);
 	api->executions = executions_new(run_execution, api);
 	api->peer_jobs = jobs_new(PEER_CALLS_MAX_RUNNING);
+	api->transfers = transfers_new(api);
 	build_methods(api);
 	r = api->waiting ? start_auth(api, params, fault) : start_parts(api, params, fault);
 	if (r < 0)
@@ -462,12 +467,18 @@ struct dispatcher *api_dispatcher(struct api *api)
 	return api->dispatcher;
 }
 
+const struct http_streams *api_streams(struct api *api)
+{
+	return transfers_streams(api->transfers);
+}
+
 void api_close(struct api *api)
 {
 	cancel_request(api->closing, "the agent is stopping");
 	if (api->waiting)
 		waiting_close(api->waiting);
 	jobs_close(api->peer_jobs);
+	transfers_close(api->transfers);
 	executions_close(api->executions);
 	forwards_close(api->forwards);
 	if (api->tasks)
@@ -486,6 +497,7 @@ struct api *api_free(struct api *api)
 	if (api->has_housekeeper)
 		pthread_join(api->housekeeper, NULL);
 	jobs_free(api->peer_jobs);
+	transfers_free(api->transfers);
 	executions_free(api->executions);
 	tasks_free(api->tasks);
 	forwards_free(api->forwards);

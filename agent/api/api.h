@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/fault.h"
 #include "xmlrpc/dispatch.h"
+#include "xmlrpc/http_stream.h"
 
 #include <stdint.h>
 #include <stdio.h>
@@ -55,6 +56,7 @@ int api_new(const struct api_params *params, struct api **ret_api, struct fault 
 
 /* Owned by the api. */
 struct dispatcher *api_dispatcher(struct api *api);
+const struct http_streams *api_streams(struct api *api);
 
 /* Ends every pending call but those of running tasks, and refuses new tasks and peer calls. Work
  * that runs is ended by who does it (supervisor_stop). Does not block for long. */

@@ -27,6 +27,7 @@ struct locals;
 struct roster;
 struct sessions;
 struct tasks;
+struct transfers;
 struct waiting;
 struct witness;
 
@@ -44,6 +45,7 @@ struct api {
 	struct tasks *tasks;
 	struct events *events;
 	struct jobs *peer_jobs;
+	struct transfers *transfers;
 	/* Pools of several hosts. */
 	char *state_dir;
 	char *url;

@@ -2,6 +2,7 @@
 /* docs/api.md, made of the class list and the method table. */
 #include "agent/api/accessors.h"
 #include "agent/api/context.h"
+#include "agent/api/transfers.h"
 #include "schema/classes.h"
 
 #include <string.h>
@@ -167,4 +168,5 @@ void api_print_docs(struct api *api, FILE *out)
 		fprintf(out, "## %s\n\n%s\n", other_classes[i][0], other_classes[i][1]);
 		print_methods(api->dispatcher, other_classes[i][0], out);
 	}
+	transfers_print_docs(out);
 }

@@ -328,16 +328,35 @@ static void session_write_active(struct sessions *sessions, const char *ref)
 	}
 }
 
-/* A session that is not in the list: one of a migration, or none. */
-static int sessions_check_stored(struct sessions *sessions, const char *ref, struct fault *fault)
+/* Of a user who logged in at the coordinator; on a member. */
+static int own_stored(struct sessions *sessions, const struct value *record,
+	struct session_owner *ret_owner, struct fault *fault)
+{
+	const char *user = value_find_string(record, "auth_user_name", "");
+	enum user_role role;
+	int r = find_role(sessions, user, &role, fault);
+
+	if (r == 0)
+		*ret_owner = (struct session_owner){SESSION_USER, xstrdup(user), role};
+	return r;
+}
+
+/* A session that is not in the list: one of a migration, on a member also of a user, or none. */
+static int sessions_check_stored(struct sessions *sessions, const char *ref,
+	struct session_owner *ret_owner, struct fault *fault)
 {
 	struct value *record CLEANUP_VALUE = NULL;
+	int r = object_get_record(sessions->params.pool, "session", ref, &record, fault);
+	bool of_user = r == 0 && sessions->params.is_member && !record_is_migration(record);
 
-	if (object_get_record(sessions->params.pool, "session", ref, &record, fault) < 0 ||
-		!record_is_migration(record))
+	if (r < 0 || (!record_is_migration(record) &&
+			     (!of_user || record_age_usec(record) > sessions->params.timeout_usec)))
 		return fault_set(fault, -EACCES, "SESSION_INVALID", ref, NULL);
 	if (record_age_usec(record) > MIN(SESSIONS_WRITE_USEC, sessions->params.timeout_usec / 4))
 		session_write_active(sessions, ref);
+	if (of_user)
+		return own_stored(sessions, record, ret_owner, fault);
+	*ret_owner = (struct session_owner){SESSION_MIGRATION, NULL, USER_READ_ONLY};
 	return 0;
 }
 
@@ -345,7 +364,6 @@ int sessions_check(struct sessions *sessions, const char *ref, struct session_ow
 	struct fault *fault)
 {
 	enum lookup found = sessions_touch(sessions, ref, ret_owner);
-	int r;
 
 	if (found == LOOKUP_IDLE) {
 		/* Ended now, unless work of its own keeps it. */
@@ -362,10 +380,7 @@ int sessions_check(struct sessions *sessions, const char *ref, struct session_ow
 	case LOOKUP_NONE:
 		break;
 	}
-	r = sessions_check_stored(sessions, ref, fault);
-	if (r == 0)
-		*ret_owner = (struct session_owner){SESSION_MIGRATION, NULL, USER_READ_ONLY};
-	return r;
+	return sessions_check_stored(sessions, ref, ret_owner, fault);
 }
 
 void session_owner_clear(struct session_owner *owner)
