@@ -81,7 +81,7 @@ enum {
 	N_HOST_COMMANDS = 3,
 	N_MIGRATION_COMMANDS = 7,
 	N_NETWORK_COMMANDS = 2,
-	N_POOL_COMMANDS = 7,
+	N_POOL_COMMANDS = 8,
 	N_SR_COMMANDS = 8,
 	N_TASK_COMMANDS = 4,
 	N_TRUST_COMMANDS = 1,
@@ -89,7 +89,7 @@ enum {
 	N_VBD_COMMANDS = 3,
 	N_VDI_COMMANDS = 11,
 	N_VIF_COMMANDS = 3,
-	N_VM_COMMANDS = 14,
+	N_VM_COMMANDS = 16,
 };
 extern const struct command api_commands[N_API_COMMANDS];
 extern const struct command doctor_commands[N_DOCTOR_COMMANDS];

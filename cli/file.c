@@ -135,7 +135,7 @@ static void show(void *arg, uint64_t done, uint64_t total)
 }
 
 int file_move(struct context *context, const char *path, struct value *queries, struct file *file,
-	struct fault *fault)
+	struct value **ret_answer, struct fault *fault)
 {
 	struct moving moving = {.file = file, .progress = {.enabled = context->progress}};
 	struct file_transfer transfer = {
@@ -146,6 +146,7 @@ int file_move(struct context *context, const char *path, struct value *queries, 
 		.move = move,
 		.progress = show,
 		.arg = &moving,
+		.ret_answer = ret_answer,
 	};
 	struct stat st;
 

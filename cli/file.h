@@ -30,9 +30,10 @@ int file_open(struct file *file, const char *name, struct fault *fault);
 /* A new one; "-": standard output, unless that is a terminal. -EEXIST. */
 int file_create(struct file *file, const char *name, struct fault *fault);
 /* To or from the handler at that path of the context's server; the session is added to the queries.
- * Zeros become holes of a new file. Blocks; Ctrl-C ends it. */
+ * Zeros become holes of a new file. Blocks; Ctrl-C ends it.
+ * *ret_answer, which may be given as NULL: what the server says of an upload. */
 int file_move(struct context *context, const char *path, struct value *queries, struct file *file,
-	struct fault *fault);
+	struct value **ret_answer, struct fault *fault);
 /* It is complete: it stays, durably. */
 int file_keep(struct file *file, struct fault *fault);
 void file_clear(struct file *file);

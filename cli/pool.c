@@ -2,6 +2,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "cli/errors.h"
+#include "cli/metadata.h"
 #include "cli/session.h"
 #include "cli/views.h"
 
@@ -144,4 +145,6 @@ const struct command pool_commands[N_POOL_COMMANDS] = {
 		.help = "makes the server, a member, the coordinator: the other one is lost"},
 	{"pool", "recover-members", pool_recover_members,
 		.help = "makes the other hosts follow the server, the new coordinator"},
+	{"pool", "export-metadata", pool_export_metadata, {{"FILE", "file", false}},
+		.help = "writes all virtual machines, without their disks' content, to a file"},
 };

@@ -163,7 +163,7 @@ static int transfer_of(
 		return r;
 	value_set_string(queries, "vdi", vdi.ref);
 	value_set_string(queries, "format", "raw");
-	return file_move(context, path, queries, file, fault);
+	return file_move(context, path, queries, file, NULL, fault);
 }
 
 static int vdi_export(struct context *context, struct fault *fault)

@@ -6,6 +6,7 @@
 #include "cli/copies.h"
 #include "cli/device.h"
 #include "cli/errors.h"
+#include "cli/metadata.h"
 #include "cli/views.h"
 #include "cli/vm_migrate.h"
 #include "cli/vm_power.h"
@@ -257,4 +258,10 @@ const struct command vm_commands[N_VM_COMMANDS] = {
 		.help = "keeps a halted one as it is now and prints the snapshot's uuid"},
 	{"vm", "snapshot-revert", vm_revert, {{"SNAPSHOT", "VM", false}},
 		.help = "makes the virtual machine what it was at the snapshot"},
+	{"vm", "export-metadata", vm_export_metadata,
+		{{"VM", "VM", false}, {"FILE", "file", false}},
+		.help = "writes all of one but its disks' content to a file (-: standard output)"},
+	{"vm", "import-metadata", vm_import_metadata, {{"FILE", "file", false}},
+		COMMAND_OPTIONS(metadata_import_options),
+		"makes the virtual machines of such a file and prints their uuids"},
 };

@@ -47,6 +47,9 @@ int xml_decode_response(const void *data, size_t length, const struct codec_limi
 
 /* "<value>...</value>": the form of task.result. The caller frees it. */
 char *xml_encode_fragment(const struct value *value);
+/* The same, read; an XML declaration may stand before it. -EBADMSG, -EILSEQ as above. */
+int xml_decode_fragment(const void *data, size_t length, const struct codec_limits *limits,
+	struct value **ret_value, struct fault *fault);
 
 enum json_version { JSON_RPC_1, JSON_RPC_2 };
 

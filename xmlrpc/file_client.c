@@ -25,7 +25,7 @@ struct attempt {
 	CURLM *multi;
 	struct curl_slist *headers;
 	char text[CURL_ERROR_SIZE];
-	struct buf error;
+	struct buf answer; /* of an upload, or an error */
 	int move_error;
 	char *location;
 	char *fingerprint; /* of the host that location leads to */
@@ -60,8 +60,8 @@ static size_t on_receive(char *data, size_t size, size_t n, void *arg)
 	size_t length = size * n;
 
 	if (status_of(attempt) != 200 || transfer->is_upload) {
-		size_t room = MAX_ERROR_BYTES - attempt->error.length;
-		buf_append(&attempt->error, data, MIN(length, room));
+		size_t room = MAX_ERROR_BYTES - attempt->answer.length;
+		buf_append(&attempt->answer, data, MIN(length, room));
 		return length;
 	}
 	ssize_t moved = transfer->move(transfer->arg, data, length);
@@ -116,7 +116,7 @@ static void attempt_clear(struct attempt *attempt)
 	curl_easy_cleanup(attempt->easy);
 	curl_multi_cleanup(attempt->multi);
 	curl_slist_free_all(attempt->headers);
-	buf_free(&attempt->error);
+	buf_free(&attempt->answer);
 	free(attempt->location);
 	free(attempt->fingerprint);
 }
@@ -166,8 +166,8 @@ static int refused(struct attempt *attempt, long status, struct fault *fault)
 	struct value *body CLEANUP_VALUE = NULL;
 	const char *code = NULL;
 
-	if (attempt->error.length)
-		json_decode(attempt->error.data, attempt->error.length, NULL, &body, NULL);
+	if (attempt->answer.length)
+		json_decode(attempt->answer.data, attempt->answer.length, NULL, &body, NULL);
 	if (body && body->type == VALUE_ARRAY && body->array.n_items)
 		code = value_string(body->array.items[0], NULL);
 	if (!code)
@@ -209,11 +209,17 @@ static int run(struct attempt *attempt, const struct client_params *server, stru
 	if (status == 302 && attempt->location)
 		return 1;
 	/* An error may come while the file is still being sent, and end that. */
-	if (status && status != 200 && status != 100 && attempt->error.length)
+	if (status != 0 && status != 200 && status != 100 && attempt->answer.length)
 		return refused(attempt, status, fault);
 	if (result != CURLE_OK)
 		return fail(attempt, server, result, fault);
-	return status == 200 ? 0 : refused(attempt, status, fault);
+	if (status != 200)
+		return refused(attempt, status, fault);
+	struct value **ret_answer = attempt->transfer->ret_answer;
+	return ret_answer && attempt->answer.length
+		       ? json_decode(attempt->answer.data, attempt->answer.length, NULL, ret_answer,
+				 fault)
+		       : 0;
 }
 
 static char *make_url(const struct file_transfer *transfer)

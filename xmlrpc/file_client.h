@@ -25,6 +25,7 @@ struct file_transfer {
 	/* Now and then: bytes so far, and in all (FILE_LENGTH_UNKNOWN). May be NULL. */
 	void (*progress)(void *arg, uint64_t done, uint64_t total);
 	void *arg;
+	struct value **ret_answer; /* upload: what the server says about it, if it does; or NULL */
 };
 
 /* Blocks until it has ended; there is no deadline. Goes where another host of the pool is named.

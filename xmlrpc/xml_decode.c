@@ -98,3 +98,37 @@ int xml_decode_response(const void *data, size_t length, const struct codec_limi
 	*ret_result = take_content(result);
 	return 0;
 }
+
+/* The grammar knows a value as what a method answers. On one line, so that places stay right. */
+int xml_decode_fragment(const void *data, size_t length, const struct codec_limits *limits,
+	struct value **ret_value, struct fault *fault)
+{
+	static const char before[] = "<methodResponse><params><param>";
+	static const char after[] = "</param></params></methodResponse>";
+	static const char declaration[] = "<?xml";
+	struct xml_document document CLEANUP_XML_DOCUMENT = {0};
+	struct buf text CLEANUP_BUF = BUF_INIT;
+	struct codec_limits wider = *limits;
+	const char *from = data;
+
+	if (length > limits->max_bytes)
+		return fault_text(fault, -EBADMSG, "XML-RPC: %zu bytes are more than %zu", length,
+			limits->max_bytes);
+	if (length > strlen(declaration) && memcmp(from, declaration, strlen(declaration)) == 0) {
+		const char *end = memmem(from, length, "?>", 2);
+		size_t skipped = end ? (size_t)(end + 2 - from) : 0;
+		from += skipped;
+		length -= skipped;
+	}
+	wider.max_bytes += strlen(before) + strlen(after);
+	buf_append_string(&text, before);
+	buf_append(&text, from, length);
+	buf_append_string(&text, after);
+	int r = xml_document_parse(text.data, text.length, &wider, &document, fault);
+	if (r < 0)
+		return r;
+	if (document.fault || !document.params || document.params->array.n_items != 1)
+		return fault_text(fault, -EBADMSG, "XML-RPC: not one <value>");
+	*ret_value = take_content(document.params->array.items[0]);
+	return 0;
+}

@@ -23,4 +23,7 @@ int device_take(struct pool_db *pool, const struct device_rule *rule, const char
 int device_list_free(struct pool_db *pool, const struct device_rule *rule, const char *vm,
 	struct value **ret_places, struct fault *fault);
 
+/* A VIF's MAC: a random one when it has none. MAC_INVALID [mac]. */
+int vif_take_mac(struct value *fields, struct fault *fault);
+
 #endif

@@ -127,6 +127,13 @@ void tasks_end_object(struct tasks *tasks, const char *ref, const struct fault *
 		strcmp(status, "failure") == 0 ? why : NULL);
 }
 
+void tasks_succeed_object(struct tasks *tasks, const char *ref, const struct value *result)
+{
+	char *fragment CLEANUP_FREE = xml_encode_fragment(result);
+
+	task_write_end(tasks, ref, "success", fragment, NULL);
+}
+
 static void task_end(struct task *task, int r, const struct value *result, const struct fault *why)
 {
 	if (r >= 0) {

@@ -42,6 +42,8 @@ int tasks_create_object(struct tasks *tasks, const char *label, const char *desc
 
 /* Its end: why is NULL, or what it failed of (TASK_CANCELLED: cancelled). */
 void tasks_end_object(struct tasks *tasks, const char *ref, const struct fault *why);
+/* The same of one that has done what it was for, with that result. */
+void tasks_succeed_object(struct tasks *tasks, const char *ref, const struct value *result);
 
 /* Marks it in current_operations and asks what runs to stop. Does not wait. A task that has ended
  * stays as it is. who: for the record of what is cancelled. */

@@ -33,6 +33,7 @@ struct transfer {
 
 	struct value *headers; /* of the answer, whichever it is */
 	unsigned status;       /* of a failure; 0: what follows from its code */
+	struct value *result;  /* of the task, and, as JSON, the answer's body; NULL: none */
 
 	uint64_t n_done;
 	uint64_t n_total; /* HTTP_STREAM_LENGTH_UNKNOWN: nobody knows */
@@ -52,6 +53,8 @@ struct transfer_handler {
 
 extern const struct transfer_handler export_raw_vdi;
 extern const struct transfer_handler import_raw_vdi;
+extern const struct transfer_handler export_metadata;
+extern const struct transfer_handler import_metadata;
 
 /* --- For handlers -------------------------------------------------------------------------------
  */
@@ -60,6 +63,8 @@ extern const struct transfer_handler import_raw_vdi;
 const char *transfer_param(const struct transfer *transfer, const char *name);
 /* INVALID_VALUE [name, text]. */
 int transfer_bad_param(const char *name, const char *text, struct fault *fault);
+/* Whether it is said, and true; *ret_flag stays as it is otherwise. */
+int transfer_flag(struct transfer *transfer, const char *name, bool *ret_flag, struct fault *fault);
 /* The object that the parameter names by ref or uuid; the caller frees it. */
 int transfer_object(struct transfer *transfer, const char *param, const char *class, char **ret_ref,
 	struct fault *fault);

@@ -235,5 +235,8 @@ void transfer_end_task(struct transfer *transfer, const struct fault *why)
 		object_map_set(transfer->api->pool, "task", transfer->task, "other_config",
 			TRANSFERRED_KEY, text, NULL);
 	}
-	tasks_end_object(transfer->api->tasks, transfer->task, why);
+	if (!why && transfer->result)
+		tasks_succeed_object(transfer->api->tasks, transfer->task, transfer->result);
+	else
+		tasks_end_object(transfer->api->tasks, transfer->task, why);
 }

@@ -28,6 +28,8 @@ struct transfers {
 static const struct http_stream_route routes[] = {
 	{"/export_raw_vdi", "GET, HEAD", &export_raw_vdi},
 	{"/import_raw_vdi", "PUT", &import_raw_vdi},
+	{"/export_metadata", "GET", &export_metadata},
+	{"/import_metadata", "PUT", &import_metadata},
 };
 
 /* --- For handlers -------------------------------------------------------------------------------
@@ -41,6 +43,18 @@ const char *transfer_param(const struct transfer *transfer, const char *name)
 int transfer_bad_param(const char *name, const char *text, struct fault *fault)
 {
 	return fault_set(fault, -EINVAL, "INVALID_VALUE", name, text, NULL);
+}
+
+int transfer_flag(struct transfer *transfer, const char *name, bool *ret_flag, struct fault *fault)
+{
+	const char *text = transfer_param(transfer, name);
+
+	if (!text)
+		return 0;
+	if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0)
+		return transfer_bad_param(name, "allowed: true, false", fault);
+	*ret_flag = strcmp(text, "true") == 0;
+	return 0;
 }
 
 int transfer_object(struct transfer *transfer, const char *param, const char *class, char **ret_ref,
@@ -149,6 +163,10 @@ static unsigned status_of(const struct fault *fault, int error)
 		{"VDI_TOO_SMALL", 400},
 		{"IMPORT_ERROR_PREMATURE_EOF", 400},
 		{"IMPORT_ERROR", 400},
+		{"IMPORT_ERROR_UNEXPECTED_FILE", 400},
+		{"IMPORT_ERROR_FAILED_TO_FIND_OBJECT", 400},
+		{"IMPORT_ERROR_ATTACHED_DISKS_NOT_FOUND", 409},
+		{"VM_TO_IMPORT_IS_NOT_NEWER_VERSION", 409},
 		{"VDI_IN_USE", 409},
 		{"VDI_READONLY", 409},
 		{"OTHER_OPERATION_IN_PROGRESS", 409},
@@ -165,24 +183,34 @@ static unsigned status_of(const struct fault *fault, int error)
 	return error == -ESHUTDOWN ? 503 : 500;
 }
 
-/* The body is what a task has in error_info, as JSON. */
+static void answer_json(struct transfer *transfer, unsigned status, const struct value *body)
+{
+	struct buf text CLEANUP_BUF = BUF_INIT;
+
+	json_encode(body, &text);
+	buf_append_char(&text, '\n');
+	transfer_answer(transfer, status, "application/json", text.length);
+	if (strcmp(http_stream_method(transfer->stream), "HEAD") == 0)
+		return;
+	for (size_t at = 0, n; at < text.length; at += n) {
+		n = MIN(text.length - at, HTTP_STREAM_BUFFER_BYTES);
+		if (http_stream_write(transfer->stream, text.data + at, n,
+			    clock_deadline(ANSWER_USEC), NULL) < 0)
+			return;
+	}
+}
+
+/* The body is what a task has in error_info. */
 static void answer_failure(struct transfer *transfer, const struct fault *fault, int error)
 {
 	struct value *body CLEANUP_VALUE = value_append_string(value_new_array(), fault->code);
 	unsigned status = transfer->status ? transfer->status : status_of(fault, error);
-	struct buf text CLEANUP_BUF = BUF_INIT;
 
 	for (size_t i = 0; i < fault->n_params; i++)
 		value_append_string(body, fault->params[i]);
-	json_encode(body, &text);
-	buf_append_char(&text, '\n');
 	if (status == 401)
 		value_set_string(transfer->headers, "WWW-Authenticate", "Basic realm=\"ferry\"");
-	transfer_answer(transfer, status, "application/json", text.length);
-	if (strcmp(http_stream_method(transfer->stream), "HEAD") != 0)
-		http_stream_write(transfer->stream, text.data,
-			MIN(text.length, HTTP_STREAM_BUFFER_BYTES), clock_deadline(ANSWER_USEC),
-			NULL);
+	answer_json(transfer, status, body);
 }
 
 static int check_role(const struct transfer *transfer, struct fault *fault)
@@ -206,7 +234,8 @@ static int check_open(const struct api *api, struct fault *fault)
 
 static void audit(const struct transfer *transfer, int r, const struct fault *fault)
 {
-	const char *object = transfer_param(transfer, "vdi");
+	const char *vdi = transfer_param(transfer, "vdi");
+	const char *object = vdi ? vdi : transfer_param(transfer, "ref");
 
 	if (transfer->owner.user)
 		log_info("AUDIT",
@@ -248,6 +277,8 @@ static void finish(struct transfer *transfer, int r, const struct fault *fault)
 	audit(transfer, r, fault);
 	if (!http_stream_is_answered(transfer->stream) && r < 0)
 		answer_failure(transfer, fault, r);
+	else if (!http_stream_is_answered(transfer->stream) && transfer->result)
+		answer_json(transfer, 200, transfer->result);
 	else if (!http_stream_is_answered(transfer->stream))
 		transfer_answer(transfer, 200, "text/plain", 0);
 }
@@ -255,6 +286,7 @@ static void finish(struct transfer *transfer, int r, const struct fault *fault)
 static void transfer_free(struct transfer *transfer)
 {
 	value_free(transfer->headers);
+	value_free(transfer->result);
 	free(transfer->task);
 	free(transfer);
 }

@@ -31,7 +31,7 @@ static bool mac_is_valid(const char *mac)
 	return strchr(even, mac[1]) != NULL;
 }
 
-static int take_mac(struct value *fields, struct fault *fault)
+int vif_take_mac(struct value *fields, struct fault *fault)
 {
 	char *mac CLEANUP_FREE = xstrdup(value_find_string(fields, "MAC", ""));
 	bool is_generated = mac[0] == '\0';
@@ -99,7 +99,7 @@ static int vif_create(struct call *call, struct value *const *args, struct value
 	if (r == 0)
 		r = record_require("VIF", fields, "network", fault);
 	if (r == 0)
-		r = take_mac(fields, fault);
+		r = vif_take_mac(fields, fault);
 	if (r == 0)
 		r = take_mtu(fields, fault);
 	if (r < 0)

@@ -171,8 +171,7 @@ static int coerce(const struct class_field *field, const struct value *value,
 	return 0;
 }
 
-/* The members of `fields` that are stored fields of the class and travel. */
-static int import_fields(const char *class_name, const struct value *fields,
+int metadata_import_fields(const char *class_name, const struct value *fields,
 	struct value **ret_fields, struct fault *fault)
 {
 	const struct class *class = class_find(class_name);
@@ -193,8 +192,7 @@ static int import_fields(const char *class_name, const struct value *fields,
 	return 0;
 }
 
-/* A uuid that is missing, malformed, taken, or not to be kept is left to object_create. */
-static void settle_uuid(
+void metadata_settle_uuid(
 	struct pool_db *pool, const char *class, struct value *fields, bool new_identity)
 {
 	const char *uuid = value_find_string(fields, "uuid", "");
@@ -212,7 +210,7 @@ static int import_disks(struct pool_db *pool, const struct value *disks, struct 
 		const struct value *disk = disks->array.items[i];
 		struct value *fields CLEANUP_VALUE = NULL;
 		char *ref CLEANUP_FREE = NULL;
-		int r = import_fields("VDI", value_find(disk, "fields"), &fields, fault);
+		int r = metadata_import_fields("VDI", value_find(disk, "fields"), &fields, fault);
 		if (r < 0)
 			return r;
 		value_set_string(fields, "uuid", value_find_string(disk, "uuid", ""));
@@ -235,21 +233,20 @@ static int import_vm(struct pool_db *pool, const struct value *manifest, bool ne
 	struct value *metrics CLEANUP_VALUE = NULL;
 	const struct value *sent_metrics = value_find(manifest, "metrics");
 
-	int r = import_fields("VM", value_find(manifest, "vm"), &fields, fault);
+	int r = metadata_import_fields("VM", value_find(manifest, "vm"), &fields, fault);
 	if (r == 0 && sent_metrics)
-		r = import_fields("VM_metrics", sent_metrics, &metrics, fault);
+		r = metadata_import_fields("VM_metrics", sent_metrics, &metrics, fault);
 	if (r < 0)
 		return r;
 	if (!metrics)
 		metrics = value_new_struct();
-	settle_uuid(pool, "VM_metrics", metrics, new_identity);
+	metadata_settle_uuid(pool, "VM_metrics", metrics, new_identity);
 	if (new_identity)
 		value_unset(fields, "uuid");
 	return vm_object_create(pool, fields, metrics, ret_vm, fault);
 }
 
-/* Clients read these as decimal numbers, and sort by them. */
-static int check_position(
+int metadata_check_position(
 	const char *class, const struct value *fields, size_t number, struct fault *fault)
 {
 	const char *name = strcmp(class, "VBD") == 0 ? "userdevice" : "device";
@@ -290,14 +287,14 @@ static int import_devices(struct pool_db *pool, const char *class, const struct 
 		struct value *fields CLEANUP_VALUE = NULL;
 		char *ref CLEANUP_FREE = NULL;
 		int64_t disk = -1;
-		int r = import_fields(class, device, &fields, fault);
+		int r = metadata_import_fields(class, device, &fields, fault);
 		if (r == 0)
-			r = check_position(class, fields, i, fault);
+			r = metadata_check_position(class, fields, i, fault);
 		if (r == 0 && vdis)
 			r = read_disk_index(device, i, vdis->array.n_items, &disk, fault);
 		if (r < 0)
 			return r;
-		settle_uuid(pool, class, fields, new_identity);
+		metadata_settle_uuid(pool, class, fields, new_identity);
 		value_set_string(fields, "VM", vm);
 		if (disk >= 0)
 			value_set_string(fields, "VDI", vdis->array.items[disk]->string);

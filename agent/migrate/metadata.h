@@ -24,4 +24,15 @@ int metadata_export_object(struct pool_db *pool, const char *class_name, const c
 int metadata_import(struct pool_db *pool, const struct value *manifest, const struct value *disks,
 	bool new_identity, char **ret_vm, struct fault *fault);
 
+/* The members of `fields` that are stored fields of the class and travel; what else there is, as of
+ * a newer pool, is passed over. FIELD_TYPE_ERROR. */
+int metadata_import_fields(const char *class_name, const struct value *fields,
+	struct value **ret_fields, struct fault *fault);
+/* A uuid that is missing, malformed, taken, or not to be kept is left to object_create. */
+void metadata_settle_uuid(
+	struct pool_db *pool, const char *class, struct value *fields, bool new_identity);
+/* Of a VBD or VIF; clients read these as decimal numbers, and sort by them. */
+int metadata_check_position(
+	const char *class, const struct value *fields, size_t number, struct fault *fault);
+
 #endif
