@@ -98,6 +98,7 @@ void rpc_server_start(struct rpc_server *rpc, unsigned n_workers)
 					 .max_connections = 600,
 					 .max_body_bytes = (size_t)300 << 10,
 					 .dispatcher = rpc->dispatcher,
+					 .streams = rpc->streams,
 				 },
 				 &rpc->server, &fault));
 	free(rpc->url);

@@ -19,6 +19,7 @@ struct rpc_server {
 	char *fingerprint;
 	char *url;
 	struct dispatcher *dispatcher;
+	const struct http_streams *streams; /* from the next start on; NULL: none */
 	struct server *server;
 
 	pthread_mutex_t lock; /* protects what follows */
