@@ -9,12 +9,13 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <string.h>
 #include <unistd.h>
 
 #define ASK_USEC     (2 * USEC_PER_SEC)
 #define ASK_ALL_USEC (10 * USEC_PER_SEC)
-#define FOLLOW_USEC  (10 * USEC_PER_SEC)
+#define FOLLOW_USEC  (5 * USEC_PER_SEC)
 
 /* --- Whether it is replaced --------------------------------------------------------------------
  */
@@ -110,21 +111,34 @@ int reign_end(const char *state_dir, struct pool_db *pool, const char *host, str
 /* --- Following ---------------------------------------------------------------------------------
  */
 
-static bool tell(const struct host_link *host, const struct rank *rank, const char *url,
-	const char *fingerprint)
+/* One host that is told, in a thread of its own: one that is lost keeps no other waiting. */
+struct telling {
+	const struct host_link *host;
+	const struct rank *rank;
+	const char *url;
+	const char *fingerprint;
+	pthread_t thread;
+	bool has_thread;
+	bool follows;
+};
+
+static void *tell(void *arg)
 {
+	struct telling *telling = arg;
+	const struct host_link *host = telling->host;
 	struct link *link CLEANUP_LINK =
-		link_new(host->url, host->fingerprint, host->host, host->secret, rank);
+		link_new(host->url, host->fingerprint, host->host, host->secret, telling->rank);
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
 	struct value *result CLEANUP_VALUE = NULL;
-	struct value *args = value_append_string(value_new_array(), url);
+	struct value *args = value_append_string(value_new_array(), telling->url);
 
-	if (link_call(link, "follow", value_append_string(args, fingerprint), FOLLOW_USEC, NULL,
-		    &result, &fault) == 0)
-		return true;
+	value_append_string(args, telling->fingerprint);
+	telling->follows = link_call(link, "follow", args, FOLLOW_USEC, NULL, &result, &fault) == 0;
+	if (telling->follows)
+		return NULL;
 	char *text CLEANUP_FREE = fault_describe(&fault);
 	log_warn("HOST_NOT_RECOVERED", "host=%s error=\"%s\"", host->host, text);
-	return false;
+	return NULL;
 }
 
 int reign_recover(struct pool_db *pool, const struct rank *rank, const char *url,
@@ -136,11 +150,24 @@ int reign_recover(struct pool_db *pool, const struct rank *rank, const char *url
 
 	if (r < 0)
 		return r;
+	struct telling *tellings CLEANUP_FREE = xcalloc(n + 1, sizeof(*tellings));
+	for (size_t i = 0; i < n; i++) {
+		struct telling *telling = &tellings[i];
+		*telling = (struct telling){
+			.host = &links[i], .rank = rank, .url = url, .fingerprint = fingerprint};
+		if (strcmp(links[i].host, rank->coordinator) == 0 || !*links[i].secret)
+			continue;
+		telling->has_thread = pthread_create(&telling->thread, NULL, tell, telling) == 0;
+		if (!telling->has_thread)
+			tell(telling);
+	}
 	*ret_hosts = value_new_array();
-	for (size_t i = 0; i < n; i++)
-		if (strcmp(links[i].host, rank->coordinator) != 0 && *links[i].secret &&
-			tell(&links[i], rank, url, fingerprint))
+	for (size_t i = 0; i < n; i++) {
+		if (tellings[i].has_thread)
+			pthread_join(tellings[i].thread, NULL);
+		if (tellings[i].follows)
 			value_append_string(*ret_hosts, links[i].host);
+	}
 	host_links_free(links, n);
 	return 0;
 }

@@ -7,8 +7,6 @@ import os
 import shutil
 import sys
 import tempfile
-import threading
-import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -16,6 +14,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import pool_migrate  # noqa: E402
 from ferrytest import MIB, Move, digest, give  # noqa: E402
+from onewriter import OneWriter  # noqa: E402
 from pool_migrate import LONG  # noqa: E402
 
 SHARED = "the shared folder"
@@ -100,46 +99,6 @@ class HaltedMoves:
         self.c.session.PBD.plug(pbds[self.b.host])
 
 
-class OneWriter(threading.Thread):
-    """Asks all guests, all the time, whether they run: never may two."""
-
-    def __init__(self, case):
-        super().__init__(daemon=True, name="one writer")
-        self.case, self.ended, self.seen, self.twice = case, threading.Event(), 0, []
-        self.inode = case.image(case.shared_disk())[1]
-        self.start()
-
-    def run(self):
-        while not self.ended.wait(0.005):
-            writers = self.locks_on(self.inode)
-            self.seen += bool(writers)
-            if len(writers) > 1:
-                self.twice.append((time.monotonic(), sorted(writers)))
-
-    def locks_on(self, number):
-        """Guests that hold QEMU's lock "nobody else may write" (byte 201) on the image: those that write."""
-        found = set()
-        for host in self.case.hosts:
-            for pid in host.guests():
-                found |= {pid for line in self.fd_locks(pid) if f":{number} 201 201" in line}
-        return found
-
-    @staticmethod
-    def fd_locks(pid):
-        lines = []
-        try:
-            for fd in os.listdir(f"/proc/{pid}/fdinfo"):
-                with open(f"/proc/{pid}/fdinfo/{fd}", encoding="ascii") as file:
-                    lines += [line for line in file if line.startswith("lock:")]
-        except OSError:
-            pass  # it ends
-        return lines
-
-    def stop(self):
-        self.ended.set()
-        self.join()
-
-
 class Live(Folder, pool_migrate.Live):
     """One shared disk, and one that is copied."""
 
@@ -167,7 +126,7 @@ class Moves(HaltedMoves, Live):
         return self.shared
 
     def test_nothing_is_copied_and_one_writes(self):
-        writer = OneWriter(self)
+        writer = OneWriter(self.hosts, self.image(self.shared_disk())[1])
         self.addCleanup(writer.stop)
         for there in (self.b, self.c, self.a) if LONG else (self.b, self.a):
             before = set(self.c.session.migration.get_all())

@@ -287,7 +287,7 @@ class Pool:
 
     def join(self, coordinator):
         """This host becomes a member; from then on its session is one with the coordinator."""
-        self.session.pool.join(f"127.0.0.1:{coordinator.port}", "root", PASSWORD)
+        self.session.pool.join(f"{coordinator.address}:{coordinator.port}", "root", PASSWORD)
         self.coordinator = coordinator
         self._forget_session()
         self.session = wait_for(f"{self.name} is a member", self._try_login, 20)
