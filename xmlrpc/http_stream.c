@@ -269,13 +269,17 @@ uint64_t http_stream_length(const struct http_stream *stream)
 /* --- The server's thread ------------------------------------------------------------------------
  */
 
+/* What the library is told. */
+enum advance { GO_ON, CUT, QUEUE };
+
+/* Without the lock: the library has a lock of its own on the response, and asks for content under
+ * that. The response is this thread's since the answer was offered. */
 static bool queue_answer(struct http_stream *stream)
 {
-	stream->phase = ANSWER;
-	enum MHD_Result result =
-		MHD_queue_response(stream->connection, stream->status, stream->response);
-	MHD_destroy_response(stream->response);
-	stream->response = NULL;
+	struct MHD_Response *response = TAKE_PTR(stream->response);
+	enum MHD_Result result = MHD_queue_response(stream->connection, stream->status, response);
+
+	MHD_destroy_response(response);
 	return result == MHD_YES;
 }
 
@@ -287,63 +291,76 @@ static bool answers_early(const struct http_stream *stream)
 	       value_find(stream->headers, "expect");
 }
 
-static bool decide(struct http_stream *stream)
+static enum advance begin_answer(struct http_stream *stream)
 {
-	if (stream->is_closed && !stream->is_answered)
-		return false;
-	if (!stream->is_wanted && !stream->is_answered) {
-		suspend(stream);
-		return true;
-	}
-	if (stream->is_answered && answers_early(stream))
-		return queue_answer(stream);
-	stream->phase = BODY;
-	return true;
+	stream->phase = ANSWER;
+	return QUEUE;
 }
 
-static bool drop(struct http_stream *stream, size_t *length)
+static enum advance decide(struct http_stream *stream)
+{
+	if (stream->is_closed && !stream->is_answered)
+		return CUT;
+	if (!stream->is_wanted && !stream->is_answered) {
+		suspend(stream);
+		return GO_ON;
+	}
+	if (stream->is_answered && answers_early(stream))
+		return begin_answer(stream);
+	stream->phase = BODY;
+	return GO_ON;
+}
+
+static enum advance drop(struct http_stream *stream, size_t *length)
 {
 	stream->n_dropped += *length;
 	*length = 0;
-	return stream->n_dropped <= DROP_MAX_BYTES;
+	return stream->n_dropped <= DROP_MAX_BYTES ? GO_ON : CUT;
 }
 
-static bool take_body(struct http_stream *stream, const char *data, size_t *length)
+static enum advance take_body(struct http_stream *stream, const char *data, size_t *length)
 {
 	if (stream->is_answered)
 		return drop(stream, length);
 	if (stream->is_closed)
-		return false;
+		return CUT;
 	size_t n = MIN(*length, HTTP_STREAM_BUFFER_BYTES - stream->n_filled);
 	put(stream, data, n);
 	*length -= n;
 	ring_bell(stream);
 	if (*length)
 		suspend(stream);
-	return true;
+	return GO_ON;
 }
 
-static bool end_body(struct http_stream *stream)
+static enum advance end_body(struct http_stream *stream)
 {
 	if (!stream->has_ended)
 		ring_bell(stream);
 	stream->has_ended = true;
 	if (stream->is_answered)
-		return queue_answer(stream);
+		return begin_answer(stream);
 	if (stream->is_closed)
-		return false;
+		return CUT;
 	suspend(stream);
-	return true;
+	return GO_ON;
+}
+
+static enum advance advance(struct http_stream *stream, const char *data, size_t *length)
+{
+	SCOPE_LOCK(&stream->lock);
+	if (stream->phase == ANSWER)
+		return GO_ON;
+	if (stream->phase == DECIDING)
+		return decide(stream);
+	return *length ? take_body(stream, data, length) : end_body(stream);
 }
 
 bool http_stream_advance(struct http_stream *stream, const char *data, size_t *length)
 {
-	SCOPE_LOCK(&stream->lock);
-	if (stream->phase == ANSWER)
-		return true;
-	if (stream->phase == DECIDING)
-		return decide(stream);
-	return *length ? take_body(stream, data, length) : end_body(stream);
+	enum advance what = advance(stream, data, length);
+
+	return what == QUEUE ? queue_answer(stream) : what == GO_ON;
 }
 
 void http_stream_gone(struct http_stream *stream)
