@@ -16,6 +16,7 @@
 #include "agent/pool/reign.h"
 #include "agent/pool/witness.h"
 #include "agent/privileges.h"
+#include "agent/signals.h"
 #include "agent/storage/storage.h"
 #include "agent/tunnel/tunnel.h"
 #include "agent/vm/guests.h"
@@ -85,21 +86,12 @@ struct daemon {
 /* --- Ground -------------------------------------------------------------------------------------
  */
 
-static int block_signals(struct daemon *daemon, struct fault *fault)
+static int open_events(struct daemon *daemon, struct fault *fault)
 {
-	sigset_t set;
+	int r = signals_open(&daemon->signal_fd, fault);
 
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGHUP);
-	signal(SIGPIPE, SIG_IGN);
-	if (sigprocmask(SIG_BLOCK, &set, NULL) == 0)
-		daemon->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (daemon->signal_fd < 0) {
-		int error = -errno;
-		return fault_errno(fault, error, "cannot watch for signals");
-	}
+	if (r < 0)
+		return r;
 	daemon->restart_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (daemon->restart_fd < 0) {
 		int error = -errno;
@@ -121,7 +113,7 @@ static void ask_for_restart(void *arg)
 static int start_ground(struct daemon *daemon, struct fault *fault)
 {
 	const struct config *config = daemon->config;
-	int r = block_signals(daemon, fault);
+	int r = open_events(daemon, fault);
 
 	umask(077);
 	ground_raise_file_limit(config);
@@ -237,6 +229,8 @@ static int open_databases(struct daemon *daemon, struct fault *fault)
 	char *agent_file CLEANUP_FREE = xasprintf("%s/agent.db", daemon->config->state_dir);
 	int r = open_pool(daemon, fault);
 
+	if (r >= 0)
+		r = INJECT_FAULT(fault, "daemon.start.pool");
 	if (r >= 0)
 		r = store_link(daemon, fault);
 	if (r >= 0)
@@ -442,34 +436,6 @@ static int announce(struct daemon *daemon, struct fault *fault)
 /* --- Life ---------------------------------------------------------------------------------------
  */
 
-static void reload_log_level(const struct daemon *daemon)
-{
-	struct config config CLEANUP_CONFIG = CONFIG_INIT;
-	struct fault fault CLEANUP_FAULT = FAULT_INIT;
-
-	if (config_load(daemon->config_path, &config, &fault) < 0) {
-		log_failure("RELOAD_FAILED", "the log level stays as it is", &fault);
-		return;
-	}
-	log_set_level(config.log_level);
-	log_info("RELOADED", "log_level=%d", (int)config.log_level);
-}
-
-/* Whether the daemon is to stop. */
-static bool take_signal(struct daemon *daemon)
-{
-	struct signalfd_siginfo info;
-
-	if (read(daemon->signal_fd, &info, sizeof(info)) != sizeof(info))
-		return false;
-	if (info.ssi_signo != SIGHUP) {
-		log_info("STOPPING", "signal=%u from=%u", info.ssi_signo, info.ssi_pid);
-		return true;
-	}
-	reload_log_level(daemon);
-	return false;
-}
-
 /* Returns 0 at SIGTERM or SIGINT, RESTART some time after ask_for_restart(). */
 static int serve(struct daemon *daemon, struct fault *fault)
 {
@@ -487,7 +453,7 @@ static int serve(struct daemon *daemon, struct fault *fault)
 			return RESTART;
 		if (fds[1].revents && read(daemon->restart_fd, &asked, sizeof(asked)) > 0)
 			restart_at = MIN(restart_at, clock_deadline(RESTART_USEC));
-		if (fds[0].revents && take_signal(daemon))
+		if (fds[0].revents && signals_take(daemon->signal_fd, daemon->config_path))
 			return 0;
 		if (clock_now_usec() >= next_tick) {
 			tick(daemon);
@@ -544,8 +510,20 @@ static void leave_ground(struct daemon *daemon)
 	cleanup_close(&daemon->signal_fd);
 }
 
-/* The life of this host in one pool. */
-static int run_once(struct daemon *daemon, struct fault *fault)
+/* A member whose coordinator went in the middle of its start waits, as one that starts without it
+ * does. */
+static bool has_lost_coordinator(struct daemon *daemon, const struct fault *why)
+{
+	bool is_new = false;
+
+	if (!daemon->home.link)
+		return false;
+	return fault_is(why, "CANNOT_CONTACT_HOST") ||
+	       member_greet(daemon->home.link, daemon->url, daemon->fingerprint,
+		       &daemon->home.membership, &is_new, NULL) < 0;
+}
+
+static int start(struct daemon *daemon, struct fault *fault)
 {
 	int r = start_state(daemon, fault);
 
@@ -557,14 +535,29 @@ static int run_once(struct daemon *daemon, struct fault *fault)
 		r = start_services(daemon, fault);
 	if (r >= 0)
 		r = announce(daemon, fault);
-	if (r >= 0)
+	return r;
+}
+
+/* The life of this host in one pool. */
+static int run_once(struct daemon *daemon, struct fault *fault)
+{
+	struct fault why CLEANUP_FAULT = FAULT_INIT;
+	int r = start(daemon, &why);
+
+	if (r < 0 && r != -ECANCELED && has_lost_coordinator(daemon, &why)) {
+		log_failure("COORDINATOR_LOST", "while this host started", &why);
+		r = RESTART;
+	} else if (r < 0) {
+		fault_move(fault, &why);
+	}
+	if (r >= 0 && r != RESTART)
 		r = serve(daemon, fault);
 	if (r != RESTART)
 		notify_stopping();
 	stop_services(daemon);
 	close_state(daemon);
 	if (r == RESTART)
-		log_info("STARTING_ANEW", "this host has another coordinator, or none");
+		log_info("STARTING_ANEW", "this host looks for its coordinator");
 	return r;
 }
 

@@ -40,6 +40,7 @@ struct client {
 	size_t n_answer;
 	size_t answer_capacity;
 	bool answer_too_big;
+	bool quiet;
 };
 
 /* --- libcurl's callbacks ------------------------------------------------------------------------
@@ -176,6 +177,7 @@ struct client *client_new(const struct client_params *params)
 		abort(); /* out of memory; see base/alloc.h */
 	client->headers = curl_slist_append(NULL, "Content-Type: text/xml");
 	client->headers = curl_slist_append(client->headers, "Expect:");
+	client->quiet = params->quiet;
 	read_address(client, params->url);
 	set_transfer(client, params);
 	return client;
@@ -204,7 +206,9 @@ struct client *client_free(struct client *client)
 static int fail(struct client *client, int error, const char *method, const char *reason,
 	struct fault *fault)
 {
-	log_write(error == -ECANCELED ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARN, "client_call_failed",
+	bool quiet = error == -ECANCELED || client->quiet;
+
+	log_write(quiet ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARN, "client_call_failed",
 		"peer=%s method=%s error=%d reason=\"%s\"", client->address, method, -error,
 		reason);
 	if (error == -EKEYREJECTED)

@@ -8,6 +8,7 @@
 #include "base/fault.h"
 #include "base/value.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct client;
@@ -19,6 +20,7 @@ struct client_params {
 				  * holds that key is accepted; NULL or "": verified by ca_file or
 				  * the system */
 	const char *ca_file;     /* PEM; NULL: the system's */
+	bool quiet;              /* its owner says in the log what does not answer */
 };
 
 struct client *client_new(const struct client_params *params);

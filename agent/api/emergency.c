@@ -67,6 +67,13 @@ static int load_membership(struct api *api, struct membership *ret_membership, s
 	return fault_set(fault, -EPERM, "OPERATION_NOT_ALLOWED", text, NULL);
 }
 
+/* It starts anew as the coordinator. */
+static void has_taken_over(struct api *api)
+{
+	api->has_taken_over = true;
+	api->restart(api->restart_arg);
+}
+
 static int emergency_transition(struct call *call, struct value *const *args,
 	struct value **ret_result, struct fault *fault)
 {
@@ -89,8 +96,7 @@ static int emergency_transition(struct call *call, struct value *const *args,
 	log_warn("POOL_COPY_USED", "age=%" PRId64 "s: what was done later is not known any more",
 		age);
 	*ret_result = value_new_format("%" PRId64, age);
-	api->has_taken_over = true;
-	api->restart(api->restart_arg);
+	has_taken_over(api);
 	return 0;
 }
 
@@ -138,11 +144,9 @@ static int pool_succeed(struct call *call, struct value *const *args, struct val
 	r = load_membership(api, &membership, fault);
 	if (r == 0)
 		r = reign_succeed(api->state_dir, &membership, arg_text(args, 0), fault);
-	if (r < 0)
-		return r;
-	api->has_taken_over = true;
-	api->restart(api->restart_arg);
-	return 0;
+	if (r == 0)
+		has_taken_over(api);
+	return r;
 }
 
 /* The caller coordinates the pool from now on. */

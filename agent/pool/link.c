@@ -3,6 +3,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/parse.h"
 #include "xmlrpc/client.h"
 
@@ -25,6 +26,7 @@ struct link {
 	pthread_mutex_t lock; /* guards the rest */
 	struct client *idle[IDLE_MAX];
 	size_t n_idle;
+	bool is_away; /* as the log has it */
 };
 
 int rank_compare(const struct rank *a, const struct rank *b)
@@ -121,8 +123,8 @@ static struct client *take_client(struct link *link)
 	SCOPE_LOCK(&link->lock);
 	if (link->n_idle > 0)
 		return link->idle[--link->n_idle];
-	return client_new(
-		&(struct client_params){.url = link->url, .fingerprint = link->fingerprint});
+	return client_new(&(struct client_params){
+		.url = link->url, .fingerprint = link->fingerprint, .quiet = true});
 }
 
 /* NULL when it was kept. */
@@ -133,6 +135,28 @@ static struct client *keep_client(struct link *link, struct client *client)
 		return client;
 	link->idle[link->n_idle++] = client;
 	return NULL;
+}
+
+/* In the log once, however often it is tried. A wait that is long by itself says nothing, and who
+ * greets tells of it. */
+static void note(struct link *link, const char *verb, int r, const struct fault *fault)
+{
+	bool is_away = r < 0 && r != -EREMOTEIO;
+	bool waits = strcmp(verb, "execute") == 0 || strcmp(verb, "await") == 0;
+
+	if (r == -ECANCELED || (r == -ETIMEDOUT && waits) || strcmp(verb, "greet") == 0)
+		return;
+	SCOPE_LOCK(&link->lock);
+	if (is_away == link->is_away)
+		return;
+	link->is_away = is_away;
+	if (!is_away) {
+		log_info("POOL_CALLS_ANSWERED", "peer=%s method=Pool.%s", link->url, verb);
+		return;
+	}
+	char *text CLEANUP_FREE = fault_describe(fault);
+	log_warn("POOL_CALLS_FAIL", "peer=%s method=Pool.%s error=\"%s\": tried again in silence",
+		link->url, verb, text);
 }
 
 int link_call(struct link *link, const char *verb, struct value *args, uint64_t timeout_usec,
@@ -146,8 +170,12 @@ int link_call(struct link *link, const char *verb, struct value *args, uint64_t 
 	value_append_string(params, link->session);
 	for (size_t i = 0; owned && i < owned->array.n_items; i++)
 		value_append(params, value_copy(owned->array.items[i]));
+	struct fault why CLEANUP_FAULT = FAULT_INIT;
 	int r = client_call(
-		client, method, params, clock_deadline(timeout_usec), cancel, ret_result, fault);
+		client, method, params, clock_deadline(timeout_usec), cancel, ret_result, &why);
+	note(link, verb, r, &why);
+	if (r < 0)
+		fault_move(fault, &why);
 	if (r == 0 || r == -EREMOTEIO)
 		client = keep_client(link, client);
 	return r;

@@ -149,6 +149,41 @@ class Lost(PoolCase):
         b.session.VM.hard_shutdown(started)
         self.assertEqual(len(c.guests()), 1)
 
+    def test_a_coordinator_that_goes_in_the_middle_of_a_start_is_waited_for(self):
+        a = self.enterContext(Pool("A"))
+        b = self.enterContext(Pool("B", points=True)).join(a)
+        self.wait_live(a, b)
+        vm = self.vm_on(b)
+        a.session.VM.start(vm, False, False)
+        pids = b.guests()
+        # Its firmware does not listen: A waits for B, which goes, and asks again and again.
+        a.session.Async.VM.clean_shutdown(vm)
+        wait_for("it is asked", lambda: "clean_shutdown" in a.session.VM.get_current_operations(vm).values(), 10)
+        begun = len(a.log())
+        b.kill()
+        time.sleep(3)
+        said = [line for line in a.log()[begun:].splitlines() if line.startswith("<4>") and "Pool." in line]
+        self.assertEqual(len(said), 1, said)
+        self.assertIn("POOL_CALLS_FAIL", said[0])
+
+        b.start()
+        wait_for("B answers again", lambda: "POOL_CALLS_ANSWERED" in a.log(), 10)
+        b.kill()
+
+        b.points.arm("daemon.start.pool", "hang")
+        self.launch(b)
+        b.points.wait_for("daemon.start.pool")
+        a._forget_session()
+        a.kill()
+        b.points.disarm("daemon.start.pool")
+        wait_for("B waits", lambda: self.answers(b), 20)
+        self.assertIn("COORDINATOR_LOST", b.log())
+        a.start()
+        b.session = wait_for("B is a member", b._try_login, 20)
+        self.wait_live(a, b)
+        self.assertEqual(b.guests(), pids)
+        a.session.VM.hard_shutdown(vm)
+
     def launch(self, pool):
         with open(pool.path("log"), "ab") as log:
             pool.process = subprocess.Popen(
