@@ -135,6 +135,9 @@ static int set_field(struct call *call, struct value *const *args, struct value 
 	const char *ref = arg_text(args, 0);
 
 	(void)ret_result;
+	int r = object_check(pool, accessor->class->name, ref, fault);
+	if (r < 0)
+		return r;
 	if (accessor->field->type == FIELD_REF && !ref_is_null(arg_text(args, 1)) &&
 		class_find(accessor->field->of) &&
 		!object_exists(pool, accessor->field->of, arg_text(args, 1)))

@@ -150,6 +150,7 @@ static const char head[] =
 static const char *const other_classes[][2] = {
 	{"event", "What has changed."},
 	{"user", "Who may log in, and what they may do."},
+	{"doctor", "What is on a host that nobody accounts for."},
 	{"system", "The server itself."},
 	{"Peer",
 		"Between agents, with the session that host.migrate_receive made for one move; not "

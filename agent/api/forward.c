@@ -223,6 +223,7 @@ static const struct route {
 	{"PBD.destroy", route_pbd, 0},
 	{"doctor.examine", route_host, 0},
 	{"doctor.fix", route_host, 0},
+	{"host.get_servertime", route_host, 0},
 	{"host.migrate_receive", route_host, 0},
 	{"migration.cancel", route_migration, 0},
 	{"migration.forget", route_migration, 0},

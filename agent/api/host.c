@@ -2,6 +2,7 @@
 /* Class host: being the destination of a move, and maintenance. */
 #include "agent/api/context.h"
 #include "agent/api/evacuate.h"
+#include "base/clock.h"
 
 #include <errno.h>
 
@@ -44,6 +45,17 @@ static int host_disable(struct call *call, struct value *const *args, struct val
 	return host_set_enabled(call, args, false, fault);
 }
 
+/* Its own clock, as it would go into a date: the call is executed on that host. */
+static int host_get_servertime(struct call *call, struct value *const *args,
+	struct value **ret_result, struct fault *fault)
+{
+	int r = object_check(api_of(call)->pool, "host", arg_text(args, 0), fault);
+
+	if (r == 0)
+		*ret_result = value_new_datetime(clock_wall_sec());
+	return r;
+}
+
 static const struct param receive_params[] = {
 	{"host", PARAM_STRING, "host ref"},
 	{"network", PARAM_STRING, "network ref"},
@@ -84,6 +96,14 @@ static const struct method rows[] = {
 		PARAMS(self_params),
 		.result = "void",
 		.doc = "Lets no new VM start or arrive here.",
+	},
+	{
+		.name = "host.get_servertime",
+		.role = USER_READ_ONLY,
+		.handle = host_get_servertime,
+		PARAMS(self_params),
+		.result = "datetime",
+		.doc = "What that host's clock says.",
 	},
 	{
 		.name = "host.evacuate",

@@ -2,6 +2,7 @@
 /* Class migration, Ferry's own: one object per move, on both sides; read by the accessors. */
 #include "agent/api/context.h"
 #include "base/alloc.h"
+#include "base/uuid.h"
 
 #include <errno.h>
 #include <string.h>
@@ -10,15 +11,14 @@
 static int migration_uuid(
 	struct pool_db *pool, const char *self, char **ret_uuid, struct fault *fault)
 {
-	if (!object_exists(pool, "migration", self)) {
-		char *ref CLEANUP_FREE = NULL;
-		int r = object_get_by_uuid(pool, "migration", self, &ref, fault);
-		if (r < 0)
-			return r;
+	char *ref CLEANUP_FREE = NULL;
+
+	if (strncmp(self, REF_PREFIX, strlen(REF_PREFIX)) == 0)
+		return object_get_string(pool, "migration", self, "uuid", ret_uuid, fault);
+	int r = object_get_by_uuid(pool, "migration", self, &ref, fault);
+	if (r == 0)
 		*ret_uuid = xstrdup(self);
-		return 0;
-	}
-	return object_get_string(pool, "migration", self, "uuid", ret_uuid, fault);
+	return r;
 }
 
 static int migration_cancel(struct call *call, struct value *const *args, struct value **ret_result,
@@ -70,6 +70,9 @@ static int migration_resolve(struct call *call, struct value *const *args,
 	char *uuid CLEANUP_FREE = NULL;
 
 	(void)ret_result;
+	int r = migration_uuid(api->pool, arg_text(args, 0), &uuid, fault);
+	if (r < 0)
+		return r;
 	if (!committed && strcmp(assume, "aborted") != 0)
 		return fault_set(fault, -EINVAL, "INVALID_VALUE", "assume", assume, NULL);
 	if (!args[2]->boolean)
@@ -77,9 +80,7 @@ static int migration_resolve(struct call *call, struct value *const *args,
 			"A wrong word makes two running copies of the VM, or none: look at the "
 			"destination first, and say with the last parameter that you have",
 			NULL);
-	int r = migration_uuid(api->pool, arg_text(args, 0), &uuid, fault);
-	if (r == 0)
-		r = api_caller(call, &who, fault);
+	r = api_caller(call, &who, fault);
 	return r < 0 ? r : supervisor_resolve(api->supervisor, uuid, committed, who, fault);
 }
 
@@ -91,25 +92,25 @@ static int migration_set_bandwidth(struct call *call, struct value *const *args,
 	int64_t value = args[1]->integer;
 
 	(void)ret_result;
-	if (value < 0) {
+	int r = migration_uuid(api->pool, arg_text(args, 0), &uuid, fault);
+	if (r == 0 && value < 0) {
 		char *text CLEANUP_FREE = xasprintf("%lld", (long long)value);
 		return fault_set(fault, -EINVAL, "INVALID_VALUE", "value", text, NULL);
 	}
-	int r = migration_uuid(api->pool, arg_text(args, 0), &uuid, fault);
 	return r < 0 ? r : supervisor_set_bandwidth(api->supervisor, uuid, (uint64_t)value, fault);
 }
 
-static const struct param self_params[] = {{"self", PARAM_STRING, "migration ref or uuid"}};
+static const struct param self_params[] = {{"self", PARAM_STRING, "migration ref"}};
 
 static const struct param resolve_params[] = {
-	{"self", PARAM_STRING, "migration ref or uuid"},
-	{"assume", PARAM_STRING, "committed or aborted"},
+	{"self", PARAM_STRING, "migration ref"},
+	{"assume", PARAM_STRING, NULL},
 	{"checked", PARAM_BOOL, NULL},
 };
 
 static const struct param bandwidth_params[] = {
-	{"self", PARAM_STRING, "migration ref or uuid"},
-	{"value", PARAM_INT, "bytes a second; 0: unlimited"},
+	{"self", PARAM_STRING, "migration ref"},
+	{"value", PARAM_INT, NULL},
 };
 
 static const struct method rows[] = {
@@ -119,7 +120,8 @@ static const struct method rows[] = {
 		.handle = migration_cancel,
 		PARAMS(self_params),
 		.result = "void",
-		.doc = "Asks the migration to stop; refused once it is committed.",
+		.doc = "Asks the migration to stop; refused once it is committed. As with "
+		       "the others, self may be its uuid.",
 	},
 	{
 		.name = "migration.forget",
@@ -135,8 +137,8 @@ static const struct method rows[] = {
 		.handle = migration_resolve,
 		PARAMS(resolve_params),
 		.result = "void",
-		.doc = "Says what was decided about one in doubt, whose destination cannot be "
-		       "asked; a wrong word makes two runners.",
+		.doc = "Says what was decided (committed or aborted) about one in doubt, whose "
+		       "destination cannot be asked; a wrong word makes two runners.",
 	},
 	{
 		.name = "migration.resume",
@@ -152,7 +154,8 @@ static const struct method rows[] = {
 		.handle = migration_set_bandwidth,
 		PARAMS(bandwidth_params),
 		.result = "void",
-		.doc = "Limits a migration that is under way, at the side that sends it.",
+		.doc = "Limits a migration that is under way, at the side that sends it, to bytes "
+		       "a second; 0: unlimited.",
 	},
 };
 

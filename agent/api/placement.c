@@ -5,6 +5,7 @@
 #include "base/uuid.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 /* Refs of the hosts at which it is plugged. */
@@ -153,6 +154,52 @@ int64_t placement_free_memory(struct pool_db *pool, const char *host)
 		object_get_int(pool, "host_metrics", metrics, "memory_free", &bytes, NULL) < 0)
 		return 0;
 	return bytes;
+}
+
+/* The SRs of the VM's disks. */
+static int check_disks(struct pool_db *pool, const char *vm, const char *host, struct fault *fault)
+{
+	struct value *vbds CLEANUP_VALUE = NULL;
+	int r = object_find(pool, "VBD", "VM", vm, &vbds, fault);
+
+	for (size_t i = 0; r == 0 && i < vbds->array.n_items; i++) {
+		char *vdi CLEANUP_FREE = NULL;
+		char *sr CLEANUP_FREE = NULL;
+		struct value *there CLEANUP_VALUE = NULL;
+		r = object_get_string(
+			pool, "VBD", vbds->array.items[i]->string, "VDI", &vdi, fault);
+		if (r < 0 || ref_is_null(vdi))
+			continue;
+		r = object_get_string(pool, "VDI", vdi, "SR", &sr, fault);
+		if (r == 0)
+			r = hosts_of_sr(pool, sr, &there, fault);
+		if (r == 0 && !value_contains_string(there, host))
+			return fault_set(fault, -ENOTCONN, "VM_REQUIRES_SR", vm, sr, NULL);
+	}
+	return r;
+}
+
+int placement_check(struct pool_db *pool, const char *vm, const char *host, struct fault *fault)
+{
+	struct value *record CLEANUP_VALUE = NULL;
+	int64_t needed = 0;
+	int r = object_get_int(pool, "VM", vm, "memory_dynamic_max", &needed, fault);
+
+	if (r == 0)
+		r = object_get_record(pool, "host", host, &record, fault);
+	if (r < 0)
+		return r;
+	if (!value_find_bool(record, "enabled", false))
+		return fault_set(fault, -EPERM, "HOST_DISABLED", host, NULL);
+	if (!is_live(pool, record))
+		return fault_set(fault, -EHOSTDOWN, "HOST_NOT_LIVE", NULL);
+	r = check_disks(pool, vm, host, fault);
+	int64_t available = placement_free_memory(pool, host);
+	if (r < 0 || needed <= available)
+		return r;
+	char *want CLEANUP_FREE = xasprintf("%" PRId64, needed);
+	char *have CLEANUP_FREE = xasprintf("%" PRId64, available);
+	return fault_set(fault, -ENOMEM, "HOST_NOT_ENOUGH_FREE_MEMORY", want, have, NULL);
 }
 
 int placement_pick(struct pool_db *pool, const char *vm, char **ret_host, struct fault *fault)

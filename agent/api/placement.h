@@ -16,6 +16,9 @@ char *placement_of_sr(struct pool_db *pool, const char *sr, const char *preferre
  * [vm, sr] when a disk's SR is plugged nowhere, NO_HOSTS_AVAILABLE [vm]. */
 int placement_candidates(
 	struct pool_db *pool, const char *vm, struct value **ret_hosts, struct fault *fault);
+/* Whether the VM could start there: HANDLE_INVALID, HOST_DISABLED [host], HOST_NOT_LIVE [],
+ * VM_REQUIRES_SR [vm, sr], HOST_NOT_ENOUGH_FREE_MEMORY [needed, free]. */
+int placement_check(struct pool_db *pool, const char *vm, const char *host, struct fault *fault);
 /* Whether a host besides this one reaches the SR, is live and enabled. */
 int placement_others_reach(struct pool_db *pool, const char *sr, const char *host,
 	bool *ret_reached, struct fault *fault);

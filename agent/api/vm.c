@@ -184,6 +184,13 @@ static int vm_get_possible_hosts(struct call *call, struct value *const *args,
 	return r;
 }
 
+static int vm_assert_can_boot_here(struct call *call, struct value *const *args,
+	struct value **ret_result, struct fault *fault)
+{
+	(void)ret_result;
+	return placement_check(api_of(call)->pool, arg_text(args, 0), arg_text(args, 1), fault);
+}
+
 /* --- Rows --------------------------------------------------------------------------------------
  */
 
@@ -204,6 +211,11 @@ static const struct param pool_migrate_params[] = {
 	{"vm", PARAM_STRING, "VM ref"},
 	{"host", PARAM_STRING, "host ref"},
 	{"options", PARAM_MAP, NULL},
+};
+
+static const struct param boot_params[] = {
+	{"self", PARAM_STRING, "VM ref"},
+	{"host", PARAM_STRING, "host ref"},
 };
 
 static const struct method rows[] = {
@@ -270,6 +282,15 @@ static const struct method rows[] = {
 		PARAMS(self_params),
 		.result = "host ref set",
 		.doc = "The hosts that are live, enabled, and reach its disks.",
+	},
+	{
+		.name = "VM.assert_can_boot_here",
+		.role = USER_READ_ONLY,
+		.handle = vm_assert_can_boot_here,
+		PARAMS(boot_params),
+		.result = "void",
+		.doc = "Fails with what would keep the VM from starting on that host: it is "
+		       "disabled, not live, does not reach a disk, or has too little memory.",
 	},
 };
 

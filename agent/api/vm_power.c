@@ -45,6 +45,9 @@ static int vm_start_on(struct call *call, struct value *const *args, struct valu
 	const char *host = arg_text(args, 1);
 
 	(void)ret_result;
+	int r = object_check(api_of(call)->pool, "VM", arg_text(args, 0), fault);
+	if (r < 0)
+		return r;
 	if (strcmp(host, api_of(call)->host_ref) != 0)
 		return fault_set(fault, -ENOENT, "HANDLE_INVALID", "host", host, NULL);
 	return run(call, arg_text(args, 0), args[2]->boolean, fault);

@@ -3,6 +3,7 @@
 """What XenAPI clients rely on between login and logout: calls, events, tasks and moves, seen
 through a session like the one in XenAPI.py."""
 
+import calendar
 import json
 import os
 import re
@@ -63,6 +64,28 @@ class Calls(Contract):
         self.assertEqual(self.api.pool.get_default_SR(pool), self.sr_a)
         self.assert_fails(["HANDLE_INVALID", "SR", NOBODY],
                           self.api.pool.set_default_SR, pool, NOBODY)
+
+    def test_where_it_could_boot(self):
+        host = self.a.host
+        self.assertEqual(self.api.VM.get_possible_hosts(self.vm), [host])
+        self.assertEqual(self.api.VM.assert_can_boot_here(self.vm, host), "")
+        self.assert_fails(["HANDLE_INVALID", "host", NOBODY], self.api.VM.assert_can_boot_here, self.vm, NOBODY)
+        self.api.host.disable(host)
+        self.assert_fails(["HOST_DISABLED", host], self.api.VM.assert_can_boot_here, self.vm, host)
+        self.api.host.enable(host)
+        pbd, = self.api.SR.get_PBDs(self.sr_a)
+        self.api.PBD.unplug(pbd)
+        self.assert_fails(["VM_REQUIRES_SR", self.vm, self.sr_a], self.api.VM.assert_can_boot_here, self.vm, host)
+        self.api.PBD.plug(pbd)
+        huge = self.api.VM.create({"name_label": "huge", "memory_static_max": str(MIB << 30)})
+        with self.assertRaises(Failure) as raised:
+            self.api.VM.assert_can_boot_here(huge, host)
+        self.assertEqual(raised.exception.details[:2], ["HOST_NOT_ENOUGH_FREE_MEMORY", str(MIB << 30)])
+        self.api.VM.destroy(huge)
+
+    def test_the_time_of_a_host(self):
+        said = time.strptime(str(self.api.host.get_servertime(self.a.host)), "%Y%m%dT%H:%M:%SZ")
+        self.assertLess(abs(calendar.timegm(said) - time.time()), 5)
 
     def test_looking_up(self):
         record = self.api.VM.get_record(self.vm)
