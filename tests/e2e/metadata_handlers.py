@@ -5,6 +5,7 @@
 import io
 import os
 import random
+import shutil
 import sqlite3
 import sys
 import tarfile
@@ -13,7 +14,7 @@ import xmlrpc.client
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from ferrytest import MIB, NULL, Pool  # noqa: E402
+from ferrytest import MIB, NULL, Pool, give  # noqa: E402
 from transferclient import basic, path, request  # noqa: E402
 
 # What an import without restore makes anew.
@@ -201,6 +202,19 @@ class Metadata(unittest.TestCase):
             # Networks that are not there are made, once.
             made = [b.session.VIF.get_network(vif) for vif in b.session.VM.get_VIFs(new)]
             self.assertEqual(len(b.session.network.get_all()), n_networks + len(set(made)))
+            # By hand: the disks first. A scan gives a file that is named by its uuid that uuid.
+            folder = b.path("sr", "taken")
+            os.mkdir(folder)
+            give(folder)
+            sr = b.sr_create(folder=folder)
+            for vdi in self.a.disks_of(vm):
+                target = os.path.join(folder, os.path.basename(self.a.vdi_path(vdi)))
+                shutil.copyfile(self.a.vdi_path(vdi), target)
+                give(target)
+            b.session.SR.scan(sr)
+            (second,) = put().error
+            self.assertEqual([b.session.VDI.get_uuid(vdi) for vdi in b.disks_of(second)],
+                             [self.session.VDI.get_uuid(vdi) for vdi in self.a.disks_of(vm)])
             self.assertEqual(b.leftovers(), [])
         self.remove(vm)
 
