@@ -9,20 +9,53 @@
 
 #include <errno.h>
 
+/* After a call may have begun to wait (it may have ended by now), or its session has registered. A
+ * session that ended after the dispatcher's check, and before that, must leave nothing behind. */
+static int still_there(struct api *api, const char *session, int r)
+{
+	struct session_owner owner CLEANUP_SESSION_OWNER = {0};
+
+	if (r >= 0 && sessions_check(api->sessions, session, &owner, NULL) < 0)
+		events_end_session(api->events, session);
+	return r;
+}
+
 static int event_from(struct call *call, struct value *const *args, struct value **ret_result,
 	struct fault *fault)
 {
 	struct api *api = api_of(call);
 	char *session CLEANUP_FREE = xstrdup(call_session(call));
-	struct session_owner owner CLEANUP_SESSION_OWNER = {0};
 	int r = events_from(
 		api->events, call, args[0], arg_text(args, 1), args[2]->real, ret_result, fault);
 
-	/* The call may have ended by now. A session that ended after the dispatcher's check, and
-	 * before the call was listed, must not leave it waiting. */
-	if (r == CALL_PENDING && sessions_check(api->sessions, session, &owner, NULL) < 0)
-		events_end_session(api->events, session);
-	return r;
+	return still_there(api, session, r);
+}
+
+static int event_next(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	struct api *api = api_of(call);
+	char *session CLEANUP_FREE = xstrdup(call_session(call));
+
+	(void)args;
+	return still_there(api, session, events_next(api->events, call, ret_result, fault));
+}
+
+static int event_register(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	struct api *api = api_of(call);
+	int r = events_register(api->events, call_session(call), args[0], fault);
+
+	(void)ret_result;
+	return still_there(api, call_session(call), r);
+}
+
+static int event_unregister(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	(void)ret_result;
+	return events_unregister(api_of(call)->events, call_session(call), args[0], fault);
 }
 
 static int event_inject(struct call *call, struct value *const *args, struct value **ret_result,
@@ -58,6 +91,7 @@ static const struct param from_params[] = {
 	{"timeout", PARAM_DOUBLE, NULL},
 };
 
+static const struct param classes_params[] = {{"classes", PARAM_SET, NULL}};
 static const struct param inject_params[] = {
 	{"class", PARAM_STRING, NULL},
 	{"ref", PARAM_STRING, NULL},
@@ -72,6 +106,30 @@ static const struct method rows[] = {
 		.result = "event batch",
 		.doc = "Waits until an object of these classes (\"*\", \"VM\", \"task/<ref>\") "
 		       "changes after the token, at most timeout seconds.",
+	},
+	{
+		.name = "event.register",
+		.role = USER_READ_ONLY,
+		.handle = event_register,
+		PARAMS(classes_params),
+		.result = "void",
+		.doc = "Adds to what event.next tells the session, from now on.",
+	},
+	{
+		.name = "event.unregister",
+		.role = USER_READ_ONLY,
+		.handle = event_unregister,
+		PARAMS(classes_params),
+		.result = "void",
+		.doc = "Takes from it.",
+	},
+	{
+		.name = "event.next",
+		.role = USER_READ_ONLY,
+		.handle = event_next,
+		.result = "event record set",
+		.doc = "Waits until there is something that the session has registered for and "
+		       "was not told yet, a minute at most.",
 	},
 	{
 		.name = "event.inject",

@@ -5,6 +5,7 @@
 #include "agent/api/events.h"
 
 #include "agent/api/bell.h"
+#include "agent/api/registrations.h"
 #include "agent/api/subscription.h"
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -22,10 +23,12 @@ struct waiter {
 	struct subscription subscription;
 	uint64_t since; /* generation */
 	uint64_t deadline_usec;
+	bool is_next; /* event.next */
 };
 
 struct events {
 	struct pool_db *pool;
+	struct registrations *registrations;
 	pthread_t thread;
 	int bell;
 	_Atomic uint64_t generation; /* last that the database told */
@@ -84,13 +87,24 @@ static int waiter_look(
 		ret_events, &waiter->since, fault);
 }
 
+/* Takes the list over. */
+static int waiter_answer(struct events *events, const struct waiter *waiter, struct value *list,
+	struct value **ret_answer, struct fault *fault)
+{
+	if (!waiter->is_next)
+		return answer_new(events->pool, list, waiter->since, ret_answer, fault);
+	registrations_advance(events->registrations, call_session(waiter->call), waiter->since);
+	*ret_answer = list;
+	return 0;
+}
+
 /* Ends the call; the waiter is off the list. */
-static void waiter_end(struct pool_db *pool, struct waiter *waiter, struct value *events)
+static void waiter_end(struct events *events, struct waiter *waiter, struct value *list)
 {
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
 	struct value *answer = NULL;
 
-	if (answer_new(pool, events, waiter->since, &answer, &fault) < 0)
+	if (waiter_answer(events, waiter, list, &answer, &fault) < 0)
 		call_fail(waiter->call, &fault);
 	else
 		call_succeed(waiter->call, answer);
@@ -98,19 +112,19 @@ static void waiter_end(struct pool_db *pool, struct waiter *waiter, struct value
 }
 
 /* Ends the call if something matches; else false. */
-static bool waiter_try(struct pool_db *pool, struct waiter *waiter)
+static bool waiter_try(struct events *events, struct waiter *waiter)
 {
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
-	struct value *events CLEANUP_VALUE = NULL;
+	struct value *found CLEANUP_VALUE = NULL;
 
-	if (waiter_look(pool, waiter, &events, &fault) < 0) {
+	if (waiter_look(events->pool, waiter, &found, &fault) < 0) {
 		call_fail(waiter->call, &fault);
 		waiter_free(waiter);
 		return true;
 	}
-	if (events->array.n_items == 0)
+	if (found->array.n_items == 0)
 		return false;
-	waiter_end(pool, waiter, TAKE_PTR(events));
+	waiter_end(events, waiter, TAKE_PTR(found));
 	return true;
 }
 
@@ -182,7 +196,7 @@ static void events_look(struct events *events, enum who who, uint64_t generation
 		struct waiter *next = waiter->next;
 		bool is_due = waiter->since < generation &&
 			      (who == WHO_ALL || waiter->subscription.is_tasks_only);
-		if (is_due && waiter_try(events->pool, waiter))
+		if (is_due && waiter_try(events, waiter))
 			*p = next;
 		else
 			p = &waiter->next;
@@ -224,8 +238,8 @@ static uint64_t events_time_out(struct events *events)
 			continue;
 		}
 		*p = waiter->next;
-		if (!waiter_try(events->pool, waiter))
-			waiter_end(events->pool, waiter, value_new_array());
+		if (!waiter_try(events, waiter))
+			waiter_end(events, waiter, value_new_array());
 	}
 	return next;
 }
@@ -236,7 +250,7 @@ static void events_end_all(struct events *events)
 
 	while ((waiter = events->waiting)) {
 		events->waiting = waiter->next;
-		waiter_end(events->pool, waiter, value_new_array());
+		waiter_end(events, waiter, value_new_array());
 	}
 }
 
@@ -291,11 +305,27 @@ static uint64_t deadline_after(double timeout_sec)
 	return clock_deadline((uint64_t)(timeout_sec * (double)USEC_PER_SEC));
 }
 
+/* Answers at once, or takes the waiter, and with it the call, over. */
+static int waiter_begin(
+	struct events *events, struct waiter **w, struct value **ret_result, struct fault *fault)
+{
+	struct waiter *waiter = *w;
+	struct value *found CLEANUP_VALUE = NULL;
+	int r = waiter_look(events->pool, waiter, &found, fault);
+
+	if (r < 0)
+		return r;
+	if (found->array.n_items > 0 || waiter->deadline_usec == 0 || !events_add(events, waiter))
+		return waiter_answer(events, waiter, TAKE_PTR(found), ret_result, fault);
+	*w = NULL;
+	bell_ring(events->bell);
+	return CALL_PENDING;
+}
+
 int events_from(struct events *events, struct call *call, const struct value *wanted,
 	const char *token, double timeout_sec, struct value **ret_result, struct fault *fault)
 {
 	struct waiter *waiter CLEANUP(cleanup_waiter_free) = xcalloc(1, sizeof(*waiter));
-	struct value *found CLEANUP_VALUE = NULL;
 	int r = subscription_parse(wanted, &waiter->subscription, fault);
 
 	if (r == 0)
@@ -305,20 +335,54 @@ int events_from(struct events *events, struct call *call, const struct value *wa
 	/* A token of a database that has since been replaced: the client starts anew. */
 	if (waiter->since > pool_db_generation(events->pool))
 		return fault_set(fault, -ESTALE, "EVENTS_LOST", NULL);
-	r = waiter_look(events->pool, waiter, &found, fault);
+	waiter->call = call;
+	waiter->deadline_usec = deadline_after(timeout_sec);
+	return waiter_begin(events, &waiter, ret_result, fault);
+}
+
+int events_next(
+	struct events *events, struct call *call, struct value **ret_result, struct fault *fault)
+{
+	struct waiter *waiter CLEANUP(cleanup_waiter_free) = xcalloc(1, sizeof(*waiter));
+	struct value *wanted CLEANUP_VALUE = NULL;
+	int r = registrations_find(
+		events->registrations, call_session(call), &wanted, &waiter->since, fault);
+
+	if (r == 0)
+		r = subscription_parse(wanted, &waiter->subscription, fault);
 	if (r < 0)
 		return r;
 	waiter->call = call;
-	waiter->deadline_usec = deadline_after(timeout_sec);
-	if (found->array.n_items > 0 || waiter->deadline_usec == 0 || !events_add(events, waiter))
-		return answer_new(events->pool, TAKE_PTR(found), waiter->since, ret_result, fault);
-	(void)TAKE_PTR(waiter);
-	bell_ring(events->bell);
-	return CALL_PENDING;
+	waiter->is_next = true;
+	waiter->deadline_usec = clock_deadline(EVENTS_NEXT_USEC);
+	return waiter_begin(events, &waiter, ret_result, fault);
+}
+
+int events_register(
+	struct events *events, const char *session, const struct value *wanted, struct fault *fault)
+{
+	struct subscription parsed CLEANUP(subscription_clear) = {0};
+	int r = subscription_parse(wanted, &parsed, fault);
+
+	return r < 0 ? r
+		     : registrations_add(events->registrations, session, wanted,
+			       pool_db_generation(events->pool), fault);
+}
+
+int events_unregister(
+	struct events *events, const char *session, const struct value *wanted, struct fault *fault)
+{
+	struct subscription parsed CLEANUP(subscription_clear) = {0};
+	int r = subscription_parse(wanted, &parsed, fault);
+
+	if (r == 0)
+		registrations_remove(events->registrations, session, wanted);
+	return r;
 }
 
 void events_end_session(struct events *events, const char *session)
 {
+	registrations_end(events->registrations, session);
 	pthread_mutex_lock(&events->lock);
 	value_append_string(events->ended, session);
 	pthread_mutex_unlock(&events->lock);
@@ -334,6 +398,7 @@ int events_new(struct pool_db *pool, struct events **ret_events, struct fault *f
 	int r;
 
 	events->pool = pool;
+	events->registrations = registrations_new();
 	events->bell = bell_new();
 	events->ended = value_new_array();
 	events->window_usec = USEC_FOREVER;
@@ -372,6 +437,7 @@ struct events *events_free(struct events *events)
 	events_close(events);
 	close(events->bell);
 	value_free(events->ended);
+	registrations_free(events->registrations);
 	pthread_mutex_destroy(&events->lock);
 	free(events);
 	return NULL;

@@ -137,6 +137,43 @@ class Events(Contract):
                           self.api.event.inject, "pool", self.vm)
         self.assertGreater(int(self.api.event.get_current_id()), 0)
 
+    def test_registrations_of_older_scripts(self):
+        nothing = ["SESSION_NOT_REGISTERED", self.session.handle]
+        self.assert_fails(nothing, self.api.event.next)
+        self.assert_fails(["EVENT_SUBSCRIPTION_PARSE_FAILURE", "a/b/c"], self.api.event.register, ["a/b/c"])
+        self.assert_fails(nothing, self.api.event.next)
+        self.api.event.register(["vm"])
+        self.api.event.register(["SR", "VM"])
+        self.api.VM.set_name_description(self.vm, "first")
+        self.api.VM.set_name_description(self.vm, "second")
+        self.api.SR.set_name_description(self.sr_a, "third")
+        told = {e["ref"]: (e["class"], e["operation"], e["snapshot"]["name_description"]) for e in self.api.event.next()}
+        self.assertEqual(told, {self.vm: ("vm", "mod", "second"), self.sr_a: ("sr", "mod", "third")})
+        self.api.event.unregister(["sr", "VBD"])
+        self.api.SR.set_name_description(self.sr_a, "fourth")
+        other = self.a.session.other()
+        later = threading.Timer(0.5, other.VM.set_name_description, (self.vm, "fifth"))
+        begun = time.monotonic()
+        later.start()
+        event, = self.api.event.next()
+        later.join()
+        other.logout()
+        self.assertGreater(time.monotonic() - begun, 0.4)
+        self.assertEqual((event["ref"], event["snapshot"]["name_description"]), (self.vm, "fifth"))
+        self.api.event.unregister(["Vm"])
+        self.assert_fails(nothing, self.api.event.next)
+
+    def test_logout_ends_a_registration(self):
+        waiting = login(self.a)
+        waiting.xenapi.event.register(["vbd"])
+        with Connection(self.a.port) as wire:
+            wire.send_post("/jsonrpc", json_call("event.next", waiting.handle))
+            time.sleep(0.3)
+            self.a.session.raw("session.logout", waiting.handle)
+            answer = json.loads(wire.read_answer().body)
+        self.assertEqual((answer["error"]["message"], answer["error"]["data"]),
+                         ("SESSION_INVALID", [waiting.handle]))
+
     def test_all_tells_no_secrets(self):
         """A session's reference is all that one needs to use it."""
         self.assertNotIn(self.session.handle, repr(self.from_(["*"])))
