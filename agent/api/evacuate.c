@@ -37,7 +37,8 @@ struct leaving {
 	char *to; /* the host; NULL: it cannot leave, fault says why */
 	struct cancel *cancel;
 	struct fault fault;
-	bool is_done;
+	bool is_done; /* it runs elsewhere, or no more */
+	bool has_moved;
 };
 
 struct plan {
@@ -149,6 +150,9 @@ static int make_plan(struct pool_db *pool, const char *host, struct plan *plan, 
 	for (size_t i = 0; r == 0 && i < vms->array.n_items; i++) {
 		const char *vm = vms->array.items[i]->string;
 		bool is_control_domain = false;
+		/* One that has ended, and was destroyed, since the list was made need not leave. */
+		if (!object_exists(pool, "VM", vm))
+			continue;
 		r = object_get_bool(pool, "VM", vm, "is_control_domain", &is_control_domain, fault);
 		if (r == 0 && !is_control_domain)
 			r = plan_one(pool, host, vm, room, &plan->leaving[plan->n++], fault);
@@ -248,21 +252,23 @@ static int move_there(struct evacuation *evacuation, struct leaving *leaving, co
 	return r;
 }
 
-/* -EAGAIN: the host's queue is full. A task stands for one attempt, and this one never was. */
-static int try_once(struct evacuation *evacuation, struct leaving *leaving)
+/* *ret_is_full: the host's queue is; a task stands for one attempt, and this one never was. */
+static int try_once(struct evacuation *evacuation, struct leaving *leaving, bool *ret_is_full)
 {
 	struct api *api = evacuation->api;
 	char *task CLEANUP_FREE = NULL;
 	char *what CLEANUP_FREE = xasprintf("evacuation: VM %s", leaving->uuid);
-	int r = tasks_create_object(
-		api->tasks, "VM.pool_migrate", what, evacuation->user, &task, &leaving->fault);
+	int r = tasks_create_cancellable(api->tasks, "VM.pool_migrate", what, evacuation->user,
+		leaving->cancel, &task, &leaving->fault);
 
 	if (r < 0)
 		return r;
 	r = move_there(evacuation, leaving, task);
-	if (r < 0 && fault_is(&leaving->fault, "TOO_MANY_STORAGE_MIGRATES")) {
+	tasks_let_go(api->tasks, task);
+	*ret_is_full = r < 0 && fault_is(&leaving->fault, "TOO_MANY_STORAGE_MIGRATES");
+	if (*ret_is_full) {
 		object_destroy(api->pool, "task", task, NULL);
-		return -EAGAIN;
+		return r;
 	}
 	/* When this daemon stops the move goes on, and its task waits for it in the next run. */
 	if (r != -ESHUTDOWN)
@@ -270,18 +276,39 @@ static int try_once(struct evacuation *evacuation, struct leaving *leaving)
 	return r;
 }
 
+static bool is_closing(const struct evacuation *evacuation)
+{
+	return cancel_is_requested(evacuation->api->closing);
+}
+
+/* A guest that ended, or was moved by somebody else, is in nobody's way. */
+static bool has_gone(struct evacuation *evacuation, const struct leaving *leaving)
+{
+	char *host CLEANUP_FREE = NULL;
+	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	int r = object_get_string(
+		evacuation->api->pool, "VM", leaving->vm, "resident_on", &host, &fault);
+
+	return r < 0 ? fault_is(&fault, "HANDLE_INVALID") : strcmp(host, evacuation->host) != 0;
+}
+
 static void move_one(struct evacuation *evacuation, struct leaving *leaving)
 {
+	bool is_full = true;
 	int r = -EAGAIN;
 
-	while (r == -EAGAIN && !cancel_is_requested(leaving->cancel)) {
-		r = try_once(evacuation, leaving);
-		if (r == -EAGAIN)
+	while (is_full && !cancel_is_requested(leaving->cancel) && !is_closing(evacuation)) {
+		is_full = false;
+		r = try_once(evacuation, leaving, &is_full);
+		if (is_full)
 			cancel_sleep(leaving->cancel, FULL_USEC);
 	}
-	if (r == -EAGAIN)
+	if (is_full)
 		fault_set(&leaving->fault, -ECANCELED, "TASK_CANCELLED", evacuation->task, NULL);
-	leaving->is_done = r >= 0;
+	leaving->has_moved = r >= 0;
+	leaving->is_done = leaving->has_moved || has_gone(evacuation, leaving);
+	if (leaving->is_done)
+		fault_clear(&leaving->fault);
 }
 
 /* In the task of the evacuation: what became of the VM, and how many are left. */
@@ -289,7 +316,9 @@ static void tell(struct evacuation *evacuation, const struct leaving *leaving)
 {
 	struct pool_db *pool = evacuation->api->pool;
 	char *key CLEANUP_FREE = xasprintf("ferry:vm:%s", leaving->uuid);
-	char *text CLEANUP_FREE = leaving->is_done ? xstrdup("moved") : error_text(&leaving->fault);
+	char *text CLEANUP_FREE = leaving->has_moved ? xstrdup("moved")
+				  : leaving->is_done ? xstrdup("gone")
+						     : error_text(&leaving->fault);
 
 	pthread_mutex_lock(&evacuation->lock);
 	double progress = (double)++evacuation->n_done / (double)(evacuation->plan.n + 1);
@@ -303,8 +332,9 @@ static void tell(struct evacuation *evacuation, const struct leaving *leaving)
 static struct leaving *take_next(struct evacuation *evacuation)
 {
 	SCOPE_LOCK(&evacuation->lock);
-	return evacuation->next < evacuation->plan.n ? &evacuation->plan.leaving[evacuation->next++]
-						     : NULL;
+	if (is_closing(evacuation) || evacuation->next == evacuation->plan.n)
+		return NULL;
+	return &evacuation->plan.leaving[evacuation->next++];
 }
 
 static void *worker_main(void *arg)
@@ -375,11 +405,11 @@ static int move_all(
 	return n_threads && !n ? fault_errno(fault, r, "starting the moves") : 0;
 }
 
-static int disable(struct pool_db *pool, const char *host, struct fault *fault)
+static int set_enabled(struct pool_db *pool, const char *host, bool enabled, struct fault *fault)
 {
-	struct value *no CLEANUP_VALUE = value_new_bool(false);
+	struct value *value CLEANUP_VALUE = value_new_bool(enabled);
 
-	return object_set_field(pool, "host", host, "enabled", no, fault);
+	return object_set_field(pool, "host", host, "enabled", value, fault);
 }
 
 /* One that came, or was started, while the host was being disabled. */
@@ -400,15 +430,46 @@ static int prepare(struct evacuation *evacuation, struct fault *fault)
 {
 	struct pool_db *pool = evacuation->api->pool;
 	struct plan first CLEANUP_PLAN = {0};
+	bool was_enabled = false;
 	int r = make_plan(pool, evacuation->host, &first, fault);
 
 	if (r == 0)
 		r = plan_verdict(&first, fault);
 	if (r == 0)
-		r = disable(pool, evacuation->host, fault);
+		r = object_get_bool(pool, "host", evacuation->host, "enabled", &was_enabled, fault);
 	if (r == 0)
-		r = make_plan(pool, evacuation->host, &evacuation->plan, fault);
-	return r < 0 ? r : plan_verdict(&evacuation->plan, fault);
+		r = set_enabled(pool, evacuation->host, false, fault);
+	if (r < 0)
+		return r;
+	r = make_plan(pool, evacuation->host, &evacuation->plan, fault);
+	if (r == 0)
+		r = plan_verdict(&evacuation->plan, fault);
+	/* Somebody was quicker. */
+	if (r < 0 && was_enabled)
+		set_enabled(pool, evacuation->host, true, NULL);
+	return r;
+}
+
+/* A cancel that comes when all have left is too late. */
+static bool all_left(const struct plan *plan)
+{
+	for (size_t i = 0; i < plan->n; i++)
+		if (!plan->leaving[i].is_done)
+			return false;
+	return true;
+}
+
+static int conclude(struct evacuation *evacuation, struct cancel *cancel, struct fault *fault)
+{
+	bool is_done = all_left(&evacuation->plan);
+
+	/* Moves that have begun go on; the next run ends the task, saying so. */
+	if (!is_done && is_closing(evacuation))
+		return fault_text(fault, -ESHUTDOWN, "This host's agent is stopping");
+	if (!is_done && cancel_is_requested(cancel))
+		return fault_set(fault, -ECANCELED, "TASK_CANCELLED", evacuation->task, NULL);
+	int r = plan_verdict(&evacuation->plan, fault);
+	return r < 0 ? r : check_empty(evacuation->api->pool, evacuation->host, fault);
 }
 
 static size_t batch_of(const struct value *arg, size_t n)
@@ -436,12 +497,8 @@ int host_evacuate(struct call *call, struct value *const *args, struct value **r
 	if (r == 0)
 		r = move_all(&evacuation, batch_of(args[2], evacuation.plan.n), call_cancel(call),
 			fault);
-	if (r == 0 && cancel_is_requested(call_cancel(call)))
-		r = fault_set(fault, -ECANCELED, "TASK_CANCELLED", evacuation.task, NULL);
 	if (r == 0)
-		r = plan_verdict(&evacuation.plan, fault);
-	if (r == 0)
-		r = check_empty(evacuation.api->pool, evacuation.host, fault);
+		r = conclude(&evacuation, call_cancel(call), fault);
 	plan_clear(&evacuation.plan);
 	return r;
 }

@@ -12,6 +12,7 @@
 
 #define MAX_RUNNING 512
 #define KEEP_USEC   (600 * USEC_PER_SEC)
+#define MAX_EARLY   64
 
 struct work {
 	struct work *next;
@@ -37,6 +38,9 @@ struct executions {
 	pthread_mutex_t lock; /* guards the rest */
 	struct work *first;
 	bool is_closed;
+	/* Cancelled before they were known here: the two calls come by two connections. */
+	char *early[MAX_EARLY];
+	size_t n_early; /* that there were */
 };
 
 static void work_free(struct work *work)
@@ -185,6 +189,14 @@ static void attach(struct executions *executions, struct work *work, struct call
 		answer_stopping(before);
 }
 
+static bool is_early(const struct executions *executions, const char *id)
+{
+	for (size_t i = 0; i < MAX_EARLY; i++)
+		if (executions->early[i] && strcmp(executions->early[i], id) == 0)
+			return true;
+	return false;
+}
+
 int executions_start(struct executions *executions, struct call *call, const char *id,
 	const struct execution *execution, struct fault *fault)
 {
@@ -198,6 +210,8 @@ int executions_start(struct executions *executions, struct call *call, const cha
 		work = fresh = work_new(executions, id, execution);
 		work->next = executions->first;
 		executions->first = work;
+		if (is_early(executions, id))
+			cancel_request(work->cancel, "task.cancel");
 	}
 	pthread_mutex_unlock(&executions->lock);
 	if (is_closed)
@@ -224,9 +238,12 @@ int executions_await(
 	pthread_mutex_lock(&executions->lock);
 	bool is_closed = executions->is_closed;
 	struct work *work = is_closed ? NULL : find(executions, id);
+	bool is_cancelled = is_early(executions, id);
 	pthread_mutex_unlock(&executions->lock);
 	if (is_closed)
 		return fault_set(fault, -ESHUTDOWN, "FERRY_HOST_STOPPING", NULL);
+	if (!work && is_cancelled)
+		return fault_set(fault, -ESRCH, "TASK_CANCELLED", id, NULL);
 	if (!work)
 		return fault_set(fault, -ESRCH, "FERRY_EXECUTION_UNKNOWN", id, NULL);
 	attach(executions, work, call);
@@ -238,8 +255,13 @@ void executions_cancel(struct executions *executions, const char *id)
 	SCOPE_LOCK(&executions->lock);
 	struct work *work = find(executions, id);
 
-	if (work)
+	if (work) {
 		cancel_request(work->cancel, "task.cancel");
+		return;
+	}
+	char **place = &executions->early[executions->n_early++ % MAX_EARLY];
+	free(*place);
+	*place = xstrdup(id);
 }
 
 /* --- Life ---------------------------------------------------------------------------------------
@@ -287,6 +309,8 @@ struct executions *executions_free(struct executions *executions)
 		executions->first = work->next;
 		work_free(work);
 	}
+	for (size_t i = 0; i < MAX_EARLY; i++)
+		free(executions->early[i]);
 	pthread_mutex_destroy(&executions->lock);
 	free(executions);
 	return NULL;

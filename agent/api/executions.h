@@ -25,10 +25,11 @@ struct executions *executions_free(struct executions *executions);
  * JSON, or fails as the method did. CALL_PENDING, or a fault. */
 int executions_start(struct executions *executions, struct call *call, const char *id,
 	const struct execution *execution, struct fault *fault);
-/* The same for one that was started. FERRY_EXECUTION_UNKNOWN [id]. */
+/* The same for one that was started. -ESRCH: FERRY_EXECUTION_UNKNOWN [id], or TASK_CANCELLED [id]
+ * when it was cancelled before. */
 int executions_await(
 	struct executions *executions, struct call *call, const char *id, struct fault *fault);
-/* Asks it to stop. Fine when it is not known. */
+/* Asks it to stop; one that is not known yet, as soon as it begins. */
 void executions_cancel(struct executions *executions, const char *id);
 
 #endif

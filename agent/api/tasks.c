@@ -27,14 +27,22 @@ struct task {
 	bool destroy_at_end; /* under tasks->lock */
 };
 
+/* The token of an object without a thread. */
+struct lent {
+	struct lent *next;
+	char *ref;
+	struct cancel *cancel;
+};
+
 struct tasks {
 	struct pool_db *pool;
 	char *host_ref;
 	struct jobs *jobs;
 	tasks_await await; /* for tasks taken over */
 	void *await_arg;
-	pthread_mutex_t lock; /* over the list */
+	pthread_mutex_t lock; /* over the lists */
 	struct task *running;
+	struct lent *lent;
 };
 
 static struct task *task_free(struct task *task)
@@ -83,6 +91,36 @@ int tasks_create_object(struct tasks *tasks, const char *label, const char *desc
 	const char *user, char **ret_ref, struct fault *fault)
 {
 	return task_create_object(tasks, label, description, user, false, ret_ref, fault);
+}
+
+int tasks_create_cancellable(struct tasks *tasks, const char *label, const char *description,
+	const char *user, struct cancel *cancel, char **ret_ref, struct fault *fault)
+{
+	int r = task_create_object(tasks, label, description, user, true, ret_ref, fault);
+
+	if (r < 0)
+		return r;
+	struct lent *lent = xcalloc(1, sizeof(*lent));
+	*lent = (struct lent){.ref = xstrdup(*ret_ref), .cancel = cancel};
+	SCOPE_LOCK(&tasks->lock);
+	lent->next = tasks->lent;
+	tasks->lent = lent;
+	return 0;
+}
+
+void tasks_let_go(struct tasks *tasks, const char *ref)
+{
+	SCOPE_LOCK(&tasks->lock);
+	struct lent **at = &tasks->lent;
+
+	while (*at && strcmp((*at)->ref, ref) != 0)
+		at = &(*at)->next;
+	struct lent *lent = *at;
+	if (!lent)
+		return;
+	*at = lent->next;
+	free(lent->ref);
+	free(lent);
 }
 
 /* What every end has in common, in contract 3.2's order; status goes last. */
@@ -305,6 +343,9 @@ int tasks_cancel(struct tasks *tasks, const char *ref, const char *who, struct f
 	task = tasks_find(tasks, ref);
 	if (task)
 		cancel_request(task->cancel, who);
+	for (struct lent *lent = tasks->lent; lent; lent = lent->next)
+		if (strcmp(lent->ref, ref) == 0)
+			cancel_request(lent->cancel, who);
 	return 0;
 }
 

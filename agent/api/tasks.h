@@ -5,6 +5,7 @@
 #ifndef FERRY_AGENT_API_TASKS_H
 #define FERRY_AGENT_API_TASKS_H
 
+#include "base/cancel.h"
 #include "base/fault.h"
 #include "schema/pool_db.h"
 #include "xmlrpc/dispatch.h"
@@ -39,6 +40,12 @@ void tasks_start(struct tasks *tasks, struct call *call, bool async, struct valu
 /* An object without a thread, for task.create. The caller frees *ret_ref. */
 int tasks_create_object(struct tasks *tasks, const char *label, const char *description,
 	const char *user, char **ret_ref, struct fault *fault);
+/* The same for what can be cancelled: the token is requested when a client does, until
+ * tasks_let_go(). */
+int tasks_create_cancellable(struct tasks *tasks, const char *label, const char *description,
+	const char *user, struct cancel *cancel, char **ret_ref, struct fault *fault);
+/* The token is not to be touched any more. */
+void tasks_let_go(struct tasks *tasks, const char *ref);
 
 /* Its end: why is NULL, or what it failed of (TASK_CANCELLED: cancelled). */
 void tasks_end_object(struct tasks *tasks, const char *ref, const struct fault *why);

@@ -4,13 +4,14 @@
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from ferrytest import MIB, Pool, give, has_failed, wait_for
+from ferrytest import MIB, NULL, Pool, give, has_failed, wait_for
 from xensession import Failure
 
 MEMORY = {f"memory_{name}": str(64 * MIB) for name in ("static_max", "dynamic_max", "dynamic_min", "static_min")}
@@ -120,6 +121,37 @@ class Evacuate(unittest.TestCase):
         self.api.host.disable(self.a.host)
         self.assertEqual(self.api.host.get_vms_which_prevent_evacuation(self.b.host)[free],
                          ["VM_REQUIRES_SR", free, self.shared])
+
+    def test_one_that_is_cancelled_stays_and_one_that_ended_is_gone(self):
+        stays, moves, ends = (self.guest(name, self.b, self.shared) for name in ("stays", "moves", "ends"))
+        uuid = {vm: self.api.VM.get_uuid(vm) for vm in (stays, moves, ends)}
+        before = set(self.api.task.get_all())
+        # None can be sent: the first waits at B's queue, and so do the others for their turn.
+        os.kill(self.b.process.pid, signal.SIGSTOP)
+        try:
+            task = self.api.Async.host.evacuate(self.b.host, NULL, "1")
+
+            def of_a_move():
+                return next((ref for ref, t in self.api.task.get_all_records().items() if ref not in before
+                             and t["name_label"] == "VM.pool_migrate"), None)
+            first = wait_for("the first is to move", of_a_move, 20)
+            record = self.api.task.get_record(first)
+            vm = next(vm for vm in uuid if uuid[vm] in record["name_description"])
+            self.assertEqual((vm, record["allowed_operations"]), (stays, ["cancel"]))
+            # Long before its turn.
+            self.api.Async.VM.hard_shutdown(ends)
+            self.api.task.cancel(first)
+        finally:
+            os.kill(self.b.process.pid, signal.SIGCONT)
+        wait_for("it is done", lambda: self.api.task.get_status(task) != "pending", 60)
+        self.assertEqual(self.api.task.get_status(first), "cancelled")
+        record = self.api.task.get_record(task)
+        self.assertEqual(record["error_info"], ["CANNOT_EVACUATE_HOST", f"TASK_CANCELLED,{first}"])
+        self.assertEqual([self.at(vm) for vm in (stays, moves, ends)],
+                         [(self.b.host, "Running"), (self.a.host, "Running"), (NULL, "Halted")])
+        self.assertEqual(record["other_config"], {
+            f"ferry:vm:{uuid[stays]}": f"TASK_CANCELLED,{first}", f"ferry:vm:{uuid[moves]}": "moved",
+            f"ferry:vm:{uuid[ends]}": "gone"})
 
     def test_a_cancel_leaves_the_rest_where_it_is(self):
         vms = [self.guest(f"guest {i}", self.b, self.shared) for i in range(3)]
