@@ -3,6 +3,7 @@
  * acknowledged (ledger.c), and waits for them. Why it is shaped so: docs/performance.md. */
 #include "agent/copy/copier.h"
 
+#include "agent/copy/holes.h"
 #include "agent/copy/worker.h"
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -36,7 +37,7 @@ static unsigned count_sessions(const struct copy_params *params, uint64_t bytes,
 }
 
 /* The size is the source's: the threads compare it with their own sources and targets. */
-static int source_size(const struct copy_params *params, uint64_t *ret_size, struct fault *fault)
+static int look_at_source(const struct copy_params *params, uint64_t *ret_size, struct fault *fault)
 {
 	struct fault cause CLEANUP_FAULT = FAULT_INIT;
 	struct endpoint *source CLEANUP_ENDPOINT = NULL;
@@ -46,7 +47,7 @@ static int source_size(const struct copy_params *params, uint64_t *ret_size, str
 		return fault_text(fault, -EIO, "copy of disk %u, source: %s", params->disk,
 			cause.n_params ? cause.params[0] : "");
 	*ret_size = endpoint_size(source);
-	return 0;
+	return params->target_fresh ? holes_settle(params, source, fault) : 0;
 }
 
 static void start_threads(struct copy_crew *crew, struct copy_worker *workers, unsigned n)
@@ -143,11 +144,14 @@ int copy_run(const struct copy_params *given, struct fault *fault)
 	int r = check_params(&params, fault);
 	if (r == 0)
 		r = log_total(&params, &bytes, &rows, fault);
-	if (r == 0)
-		r = source_size(&params, &size_bytes, fault);
 	if (r < 0)
 		return r;
 	atomic_compare_exchange_strong(&params.progress->log_initial, &none, bytes);
+	r = look_at_source(&params, &size_bytes, fault);
+	if (r == 0)
+		r = log_total(&params, &bytes, &rows, fault);
+	if (r < 0)
+		return r;
 	while (bytes) {
 		uint64_t before = bytes;
 		if (cancel_is_requested(params.cancel))

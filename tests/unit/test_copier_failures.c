@@ -199,6 +199,7 @@ static void a_target_of_another_size_is_refused(void **state)
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
 
 	copy_fixture_begin(f, 8 * MIB);
+	copy_fixture_fill(f->source, 0, 8 * MIB, 18);
 	f->params.target.size_bytes = 4 * MIB;
 	assert_int_equal(copy_run(&f->params, &fault), -ESTALE);
 	f->params.target = (struct endpoint_spec){
