@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the target allows: a sender that does nothing but send. For copy.py --bound. */
+/* What the target allows: a sender that does nothing but send. The engine "bound" of copy.py. */
 #ifndef FERRY_TESTS_BENCH_BOUND_H
 #define FERRY_TESTS_BENCH_BOUND_H
 

@@ -1,65 +1,86 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Ferry's copier against qemu-img: random data into a fresh export of a tuned tgtd, interleaved.
+"""Ferry's copier beside what people use, in one run: every case with every engine, interleaved.
 
---tls measures Ferry through its data port too, beside nbdcopy to nbdkit with and without TLS (over
-TCP, 4 connections), where they are installed (libnbd-bin, nbdkit).
+A case is a kind of data, a place for the files, and a number of disks that are copied at once. In
+each round each engine copies once; the next round takes them in the opposite order. Every run has
+processes and target files of its own; contents are compared afterwards, outside of the time that is
+taken. Before each run as much memory as the copy needs is written to and freed again, so that no
+engine pays for pages that a hypervisor has to fetch first.
 
-Every run has a tgtd and a file of its own; its content is compared afterwards (bench_copy exits
-with an error when it differs). Before each run as much memory as the copy needs is written to and
-freed again, so that neither side pays for pages that a hypervisor has to fetch first.
+Ratios are of medians of seconds: how many times faster the first engine is than another.
 """
 import argparse
 import json
 import os
-import resource
 import shutil
-import socket
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
+
+import datasets
+import engines
+import report
 
 SKIP = 77
 MIB = 1 << 20
+PLAIN = ["ferry", "nbdcopy", "mirror", "qemu-img", "dd"]
+IN_TLS = ["ferry-tls", "nbdcopy-tls"]
+# These would write, or read, the whole TiB.
+NOT_SPARSE = {"mirror", "dd", "bound", "bound-tls"}
+NOT_A_COPY = {"bound", "bound-tls"}
+
+
+def words(allowed):
+    def parse(text):
+        names = text.split(",")
+        for name in names:
+            if name not in allowed:
+                raise argparse.ArgumentTypeError(
+                    f"{name!r} is none of {', '.join(map(str, allowed))}")
+        return names
+    return parse
+
+
+def counts(text):
+    numbers = [int(word) for word in text.split(",")]
+    if not all(1 <= number <= 32 for number in numbers):
+        raise argparse.ArgumentTypeError("1 to 32 disks")
+    return numbers
+
+
+def folder(text):
+    if not os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no folder")
+    return text
 
 
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--size", type=int, default=2048, help="MiB of random data (2048)")
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--engines", type=words(list(engines.ENGINES)), default=PLAIN + IN_TLS,
+                        help=f"of {','.join(engines.ENGINES)}; bound is a sender that neither reads "
+                        "a file nor hashes; the ratios are the first one's (all but bound)")
+    parser.add_argument("--data", type=words(list(datasets.DATASETS)), default=["random"],
+                        help=f"of {','.join(datasets.DATASETS)} (random)")
+    parser.add_argument("--disks", type=counts, default=[1], help="copied at once: 1,2,4 (1)")
+    parser.add_argument("--size", type=int, default=2048, help="MiB, all disks together (2048)")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each (5)")
-    parser.add_argument("--dir", default="/dev/shm", help="where the files lie (/dev/shm)")
+    parser.add_argument("--dir", action="append", type=folder,
+                        help="where the files lie; again for one more (/dev/shm)")
     parser.add_argument("--threads", type=int, default=4, help="tgtd -t (4)")
     parser.add_argument("--allocated", action="store_true",
                         help="copy onto files whose blocks are allocated, not fresh ones")
-    parser.add_argument("--bound", action="store_true",
-                        help="measure a sender too that neither reads a file nor hashes")
-    parser.add_argument("--tls", action="store_true",
-                        help="measure through TLS, and nbdcopy to nbdkit as the peer")
-    parser.add_argument("--min-ratio", type=float, default=0, help="fail below this ratio")
+    parser.add_argument("--min-ratio", type=float, default=0,
+                        help="fail when the first engine is not so many times as fast as the second")
     parser.add_argument("--quiet-share", type=float, default=None, metavar="SHARE",
                         help="repeat a run while other processes used more than this share of "
-                        "the CPUs, of either engine alike (at most 20 times as many runs)")
-    parser.add_argument("--json", action="store_true", help="results as JSON")
-    return parser.parse_args()
-
-
-def find_program():
-    folder = os.environ.get("FERRY_BIN", "build/dev/bin")
-    program = os.path.join(folder, "bench_copy")
-    needed = [program, "/usr/sbin/tgtd", "/usr/bin/qemu-img"]
-    for path in needed:
-        if not os.access(path, os.X_OK):
-            print(f"skipped: {path} is missing", file=sys.stderr)
-            sys.exit(SKIP)
-    return program
-
-
-def write_random(path, mib):
-    with open(path, "wb") as out:
-        for _ in range(mib):
-            out.write(os.urandom(MIB))
+                        "the CPUs, of any engine alike (at most 20 times as many runs)")
+    parser.add_argument("--json", metavar="FILE", help="all that was measured; - for standard output")
+    parser.add_argument("--plot", metavar="FILE", help="an SVG of it, by gnuplot")
+    args = parser.parse_args()
+    if args.rounds < 1 or args.size < max(args.disks):
+        parser.error("at least one round, and one MiB for each disk")
+    return args
 
 
 def warm(folder, mib):
@@ -71,172 +92,109 @@ def warm(folder, mib):
     os.unlink(path)
 
 
-def have_nbdkit():
-    return all(shutil.which(name) for name in ("nbdcopy", "nbdkit"))
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def await_listener(port):
-    for _ in range(200):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.02)
-    sys.exit("nbdkit does not listen")
-
-
-def same(one, other):
-    with open(one, "rb") as a, open(other, "rb") as b:
-        while block := a.read(MIB):
-            if block != b.read(MIB):
-                return False
-    return True
-
-
-def run_nbdkit(engine, folder, args):
-    """nbdcopy to nbdkit: another process at each side, TLS with a shared key."""
-    warm(folder, args.size)
-    source, dest = (os.path.join(folder, name) for name in ("source", "dest"))
-    keys = os.path.join(folder, "keys")
-    with open(keys, "w", encoding="ascii") as out:
-        out.write(f"ferry:{os.urandom(32).hex()}\n")
+def make_target(source, dest, allocated):
+    """Bytes other than zero where it is allocated: the comparison must not be true by itself."""
+    size = os.path.getsize(source)
     with open(dest, "wb") as out:
-        if args.allocated:
-            for _ in range(args.size):
+        if allocated:
+            for _ in range(size // MIB):
                 out.write(b"\x5a" * MIB)
-        out.truncate(args.size * MIB)
-    port = free_port()
-    in_tls = engine.endswith("-tls")
-    server = ["nbdkit", "--foreground", "--ipaddr=127.0.0.1", f"--port={port}",
-              *(["--tls=require", f"--tls-psk={keys}"] if in_tls else []), "file", dest]
-    url = (f"nbds://ferry@127.0.0.1:{port}?tls-psk-file={keys}" if in_tls
-           else f"nbd://127.0.0.1:{port}")
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    with subprocess.Popen(server) as nbdkit:
-        try:
-            await_listener(port)
-            start = time.monotonic()
-            subprocess.run(["nbdcopy", "--connections=4", source, url], check=True)
-            seconds = time.monotonic() - start
-        finally:
-            nbdkit.terminate()
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if not same(source, dest):
-        sys.exit(f"{engine}: content differs")
-    os.unlink(dest)
-    used = (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
-    return {"engine": engine, "seconds": seconds, "mib_per_sec": args.size / seconds,
-            "cpu_seconds": used, "target_cpu_seconds": 0, "others_cpu_seconds": 0}
+        out.truncate(size)
 
 
-def run(program, engine, folder, args):
-    if engine.startswith("nbdcopy"):
-        return run_nbdkit(engine, folder, args)
+def run_once(engine, pairs, args, folder):
     warm(folder, args.size)
-    command = [program, "--threads", str(args.threads)]
-    command += ["--allocated"] if args.allocated else []
-    command += [engine, os.path.join(folder, "source"), os.path.join(folder, "dest")]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
-    if done.returncode:
-        sys.exit(f"{engine} failed")
-    return json.loads(done.stdout)
-
-
-def is_quiet(result, args):
-    if args.quiet_share is None:
-        return True
-    available = result["seconds"] * os.cpu_count()
-    return result["others_cpu_seconds"] <= args.quiet_share * available
-
-
-def run_quietly(program, engine, folder, args, discarded):
-    while True:
-        result = run(program, engine, folder, args)
-        if is_quiet(result, args):
-            return result
-        discarded.append(result)
-        if len(discarded) > 20 * args.rounds:
-            sys.exit("the machine is never quiet enough for --quiet-share")
-
-
-def measure(program, args, discarded):
-    results = {"ferry": [], "qemu-img": []}
-    if args.bound:
-        results["bound"] = []
-        if args.tls:
-            results["bound-tls"] = []
-    if args.tls:
-        results["ferry-tls"] = []
-        if have_nbdkit():
-            results.update({"nbdcopy": [], "nbdcopy-tls": []})
-    folder = tempfile.mkdtemp(prefix="ferry-bench-", dir=args.dir)
+    for source, dest in pairs:
+        make_target(source, dest, args.allocated)
     try:
-        write_random(os.path.join(folder, "source"), args.size)
+        result = engine.run(pairs, args)
+        for source, dest in pairs:
+            if engine.name not in NOT_A_COPY and not datasets.is_same(source, dest):
+                raise engines.EngineError(f"{engine.name}: content differs")
+        result["target_allocated"] = sum(os.stat(dest).st_blocks * 512 for _, dest in pairs)
+        return result
+    finally:
+        for _, dest in pairs:
+            os.unlink(dest)
+
+
+class Quiet:
+    """Repeats what was disturbed."""
+
+    def __init__(self, args):
+        self.share = args.quiet_share
+        self.left = 20 * args.rounds
+        self.discarded = 0
+
+    def run(self, *what):
+        while True:
+            result = run_once(*what)
+            available = result["seconds"] * os.cpu_count()
+            if self.share is None or result["others_cpu_seconds"] <= self.share * available:
+                return result
+            self.discarded += 1
+            if self.discarded > self.left:
+                raise engines.EngineError("the machine is never quiet enough for --quiet-share")
+
+
+def measure_case(case, chosen, args):
+    """All rounds of one case: seconds, CPU and memory of every engine."""
+    folder = tempfile.mkdtemp(prefix="ferry-bench-", dir=case["dir"])
+    quiet = Quiet(args)
+    try:
+        sources = [os.path.join(folder, f"source{i}") for i in range(case["disks"])]
+        for source in sources:
+            datasets.DATASETS[case["data"]](source, args.size // case["disks"])
+        pairs = [(source, source.replace("source", "target")) for source in sources]
+        runs = {engine.name: [] for engine in chosen}
         for i in range(args.rounds):
-            for engine in sorted(results, reverse=bool(i % 2)):
-                results[engine].append(run_quietly(program, engine, folder, args, discarded))
+            for engine in chosen[::-1] if i % 2 else chosen:
+                runs[engine.name].append(quiet.run(engine, pairs, args, folder))
+        return {**case, "runs": runs, "discarded": quiet.discarded,
+                "apparent_bytes": sum(map(os.path.getsize, sources)),
+                "source_allocated": sum(os.stat(s).st_blocks * 512 for s in sources)}
     finally:
         shutil.rmtree(folder)
-    return results
 
 
-def summarize(runs):
-    speeds = [r["mib_per_sec"] for r in runs]
-    return {"median_mib_per_sec": round(statistics.median(speeds)),
-            "min_mib_per_sec": round(min(speeds)), "max_mib_per_sec": round(max(speeds)),
-            "median_cpu_seconds": round(statistics.median(r["cpu_seconds"] for r in runs), 2),
-            "median_target_cpu_seconds": round(
-                statistics.median(r["target_cpu_seconds"] for r in runs), 2),
-            "rounds": len(speeds)}
-
-
-def tls_ratios(summary):
-    pairs = [("ferry-tls", "ferry"), ("ferry", "nbdcopy"), ("ferry-tls", "nbdcopy-tls")]
-    return {f"{a} to {b}": round(summary[a]["median_mib_per_sec"] /
-                                 summary[b]["median_mib_per_sec"], 2)
-            for a, b in pairs if b in summary}
+def cases(args):
+    for folder in args.dir or ["/dev/shm"]:
+        kind = subprocess.run(["stat", "-f", "-c", "%T", folder], check=True, text=True,
+                              stdout=subprocess.PIPE).stdout.strip()
+        for data in args.data:
+            for disks in args.disks:
+                yield {"data": data, "dir": folder, "file_system": kind, "disks": disks,
+                       "onto": "allocated" if args.allocated else "fresh"}
 
 
 def main():
     args = parse()
-    discarded = []
-    results = measure(find_program(), args, discarded)
-    summary = {engine: summarize(runs) for engine, runs in results.items()}
-    ferry, other = summary["ferry"], summary["qemu-img"]
-    ferry["peak_rss_kib"] = max(r["peak_rss_kib"] for r in results["ferry"])
-    summary["load_average"] = os.getloadavg()[0]
-    summary["runs_discarded"] = len(discarded)
-    if args.bound:
-        bound = summary["bound"]["median_mib_per_sec"]
-        summary["bound_ratio"] = round(bound / other["median_mib_per_sec"], 2)
-    if args.tls:
-        summary["tls_ratios"] = tls_ratios(summary)
-    summary["ratio"] = round(ferry["median_mib_per_sec"] / other["median_mib_per_sec"], 2)
+    chosen = engines.find(args.engines)
+    if not chosen:
+        return SKIP
+    results = []
+    for case in cases(args):
+        fit = [e for e in chosen if case["data"] != "sparse" or e.name not in NOT_SPARSE]
+        try:
+            results.append(report.summarize(measure_case(case, fit, args)))
+        except engines.EngineError as error:
+            print(f"copy.py: {error}", file=sys.stderr)
+            return 1
+        if args.json != "-":
+            print(report.table(results[-1]), flush=True)
+    if args.plot:
+        report.plot(results, args.plot)
     if args.json:
-        print(json.dumps({"size_mib": args.size, "allocated": args.allocated,
-                          "threads": args.threads, **summary}, indent=2))
-    else:
-        kind = "allocated" if args.allocated else "fresh"
-        print(f"{args.size} MiB of random data into {kind} exports, {args.rounds} rounds")
-        print(f"{'':12} {'median':>8} {'min':>8} {'max':>8} MiB/s {'CPU':>8} {'tgtd CPU':>10} s")
-        for engine in results:
-            s = summary[engine]
-            print(f"{engine:12} {s['median_mib_per_sec']:8} {s['min_mib_per_sec']:8} "
-                  f"{s['max_mib_per_sec']:8}       {s['median_cpu_seconds']:8} "
-                  f"{s['median_target_cpu_seconds']:10}")
-        print(f"ratio {summary['ratio']}, contents equal, Ferry's peak RSS "
-              f"{ferry['peak_rss_kib'] / 1024:.1f} MiB, load average "
-              f"{summary['load_average']:.1f}, {len(discarded)} runs discarded as disturbed")
-        for name, ratio in summary.get("tls_ratios", {}).items():
-            print(f"{name}: {ratio}")
-        if args.bound:
-            print(f"a sender that only sends: {summary['bound_ratio']} times qemu-img")
-    return 1 if summary["ratio"] < args.min_ratio else 0
+        text = json.dumps({"rounds": args.rounds, "size_mib": args.size, "threads": args.threads,
+                           "load_average": os.getloadavg()[0], "cases": results}, indent=2)
+        if args.json == "-":
+            print(text)
+        else:
+            with open(args.json, "w", encoding="utf-8") as out:
+                out.write(text + "\n")
+    worst = min((case["engines"][args.engines[1]]["ratio"] for case in results)
+                if len(chosen) > 1 else [0])
+    return 1 if worst < args.min_ratio else 0
 
 
 if __name__ == "__main__":
