@@ -255,7 +255,7 @@ const struct command vm_commands[N_VM_COMMANDS] = {
 	{"vm", "copy", vm_copy, {{"VM", "VM", false}, {"NAME", NULL, false}},
 		COMMAND_OPTIONS(vm_copy_options), "the same, with its disks in another SR"},
 	{"vm", "snapshot", vm_snapshot, {{"VM", "VM", false}, {"NAME", NULL, false}},
-		.help = "keeps a halted one as it is now and prints the snapshot's uuid"},
+		.help = "keeps one as it is now and prints the snapshot's uuid"},
 	{"vm", "snapshot-revert", vm_revert, {{"SNAPSHOT", "VM", false}},
 		.help = "makes the virtual machine what it was at the snapshot"},
 	{"vm", "export-metadata", vm_export_metadata,

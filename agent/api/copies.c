@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Classes VM and VDI: copies and snapshots of halted VMs and of their disks. */
+/* Classes VM and VDI: copies and snapshots of VMs and of their disks. */
 #include "agent/migrate/copies.h"
 #include "agent/api/context.h"
 #include "base/alloc.h"
@@ -24,6 +24,18 @@ static int vm_clone(struct call *call, struct value *const *args, struct value *
 	struct fault *fault)
 {
 	struct copies_request request = {.vm = arg_text(args, 0), .name = arg_text(args, 1)};
+
+	return copy(call, &request, ret_result, fault);
+}
+
+static int vm_snapshot(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	struct copies_request request = {
+		.vm = arg_text(args, 0),
+		.name = arg_text(args, 1),
+		.ignored = args[2],
+	};
 
 	return copy(call, &request, ret_result, fault);
 }
@@ -72,6 +84,11 @@ static const struct param vm_params[] = {
 	{"new_name", PARAM_STRING, NULL},
 	{"sr", PARAM_STRING, "SR ref"},
 };
+static const struct param snapshot_params[] = {
+	{"vm", PARAM_STRING, "VM ref"},
+	{"new_name", PARAM_STRING, NULL},
+	{"ignore_vdis", PARAM_SET, "VDI ref"},
+};
 static const struct param revert_params[] = {{"snapshot", PARAM_STRING, "VM ref"}};
 static const struct param vdi_params[] = {
 	{"vdi", PARAM_STRING, "VDI ref"},
@@ -109,13 +126,12 @@ static const struct method rows[] = {
 	{
 		.name = "VM.snapshot",
 		.role = USER_VM_POWER_ADMIN,
-		.handle = vm_clone,
+		.handle = vm_snapshot,
 		.flags = METHOD_ASYNC | METHOD_TASK,
-		.params = vm_params,
-		.n_params = 2,
-		.n_mandatory = 2,
+		PARAMS_OPTIONAL(snapshot_params, 2),
 		.result = "VM ref",
-		.doc = "Keeps a halted VM as it is now, with copies of its disks.",
+		.doc = "Keeps a VM as it is now, with copies of its disks but for those of "
+		       "`ignore_vdis`. A guest runs on; its memory is not kept.",
 		.data = "snapshot",
 	},
 	{
@@ -155,8 +171,8 @@ static const struct method rows[] = {
 		.flags = METHOD_ASYNC | METHOD_TASK,
 		PARAMS_OPTIONAL(vdi_params, 1),
 		.result = "VDI ref",
-		.doc = "Keeps a disk that no guest has as it is now: a read-only copy in the same "
-		       "SR.",
+		.doc = "Keeps a disk as it is now: a read-only copy in the same SR. A guest that "
+		       "has it runs on.",
 		.data = "snapshot",
 	},
 };

@@ -71,7 +71,7 @@ static int route_vm(struct api *api, const struct value *arg, char **ret_host, s
 	char *resident CLEANUP_FREE = text_field(api, "VM", vm, "resident_on");
 
 	(void)fault;
-	if (resident && !ref_is_null(resident)) {
+	if (!ref_is_null(resident)) {
 		*ret_host = TAKE_PTR(resident);
 		return 0;
 	}
@@ -97,8 +97,7 @@ static void avoid_destination(
 	char *resident CLEANUP_FREE = text_field(api, "VM", vm, "resident_on");
 	struct value *hosts CLEANUP_VALUE = NULL;
 
-	if (strcmp(*host ? *host : api->host_ref, there) != 0 ||
-		(resident && !ref_is_null(resident)) ||
+	if (strcmp(*host ? *host : api->host_ref, there) != 0 || !ref_is_null(resident) ||
 		placement_candidates(api->pool, vm, &hosts, NULL) < 0)
 		return;
 	for (size_t i = 0; i < hosts->array.n_items; i++) {
@@ -142,11 +141,30 @@ static int route_new_vdi(
 static int route_vdi(struct api *api, const struct value *arg, char **ret_host, struct fault *fault)
 {
 	char *sr CLEANUP_FREE = text_field(api, "VDI", value_string(arg, ""), "SR");
-
 	(void)fault;
+
 	if (sr)
 		*ret_host = placement_of_sr(api->pool, sr, api->host_ref);
 	return 0;
+}
+
+/* The guest that has it is there. */
+static int route_used_vdi(
+	struct api *api, const struct value *arg, char **ret_host, struct fault *fault)
+{
+	struct value *vbds CLEANUP_VALUE = NULL;
+	int r = object_find(api->pool, "VBD", "VDI", value_string(arg, ""), &vbds, fault);
+
+	(void)route_vdi(api, arg, ret_host, NULL);
+	for (size_t i = 0; r == 0 && i < vbds->array.n_items; i++) {
+		char *vm CLEANUP_FREE = text_field(api, "VBD", vbds->array.items[i]->string, "VM");
+		char *host CLEANUP_FREE = vm ? text_field(api, "VM", vm, "resident_on") : NULL;
+		if (!ref_is_null(host)) {
+			free(*ret_host);
+			*ret_host = TAKE_PTR(host);
+		}
+	}
+	return r;
 }
 
 /* One at which both the disk and the SR that it is copied to are plugged in, if there is one. */
@@ -174,8 +192,8 @@ static int route_migration(
 	struct api *api, const struct value *arg, char **ret_host, struct fault *fault)
 {
 	const char *self = value_string(arg, "");
-	char *uuid CLEANUP_FREE = text_field(api, "migration", self, "uuid");
 	char *ref CLEANUP_FREE = NULL;
+	char *uuid CLEANUP_FREE = text_field(api, "migration", self, "uuid");
 
 	(void)fault;
 	if (!uuid && object_get_by_uuid(api->pool, "migration", self, &ref, NULL) < 0)
@@ -214,7 +232,7 @@ static const struct route {
 	{"VDI.create", route_new_vdi, 0},
 	{"VDI.clone", route_vdi, 0},
 	{"VDI.copy", route_vdi, 0},
-	{"VDI.snapshot", route_vdi, 0},
+	{"VDI.snapshot", route_used_vdi, 0},
 	{"VDI.destroy", route_vdi, 0},
 	{"VDI.resize", route_vdi, 0},
 	{"VDI.pool_migrate", route_vdi, 0},

@@ -5,6 +5,7 @@
 #include "agent/copy/endpoint.h"
 #include "agent/copy/zero.h"
 #include "base/alloc.h"
+#include "base/clock.h"
 #include "base/inject.h"
 #include "base/io.h"
 
@@ -28,9 +29,12 @@ struct file_copy {
 	struct rate_limit *rate;
 	struct cancel *cancel;
 	const struct cancel *stop;
+	bool (*is_over)(void *arg);
 	void (*copied)(void *arg, uint64_t bytes);
 	void *arg;
 	unsigned char *data; /* one piece */
+	unsigned char *held; /* what is to be written next, piece behind piece; NULL: to be read */
+	size_t n_taken;      /* bytes of it */
 	bool is_fresh;       /* the target reads as zeros where nothing was written yet */
 	bool is_final;
 	/* Written, and not yet synced and compared. */
@@ -55,6 +59,7 @@ int file_copy_open(
 	copy->rate = params->rate;
 	copy->cancel = params->cancel;
 	copy->stop = params->stop;
+	copy->is_over = params->is_over;
 	copy->copied = params->copied;
 	copy->arg = params->arg;
 	copy->data = aligned_alloc(ALIGNMENT, ENDPOINT_MAX_BYTES);
@@ -79,6 +84,7 @@ struct file_copy *file_copy_close(struct file_copy *copy)
 	if (copy->source)
 		endpoint_close(copy->source);
 	cleanup_close(&copy->fd);
+	free(copy->held);
 	free(copy->data);
 	free(copy->target);
 	free(copy);
@@ -156,6 +162,16 @@ static int write_over(struct file_copy *copy, struct extent piece)
 	return io_pwrite_full(copy->fd, copy->data, piece.length, piece.offset);
 }
 
+static int read_piece(
+	struct file_copy *copy, struct extent piece, struct cancel *cancel, struct fault *fault)
+{
+	if (!copy->held)
+		return endpoint_read(copy->source, piece, copy->data, cancel, fault);
+	memcpy(copy->data, copy->held + copy->n_taken, piece.length);
+	copy->n_taken += piece.length;
+	return 0;
+}
+
 static int copy_piece(struct file_copy *copy, struct extent piece, struct fault *fault)
 {
 	struct cancel *cancel = copy->is_final ? NULL : copy->cancel;
@@ -163,7 +179,7 @@ static int copy_piece(struct file_copy *copy, struct extent piece, struct fault 
 
 	if (r < 0)
 		return fault_errno(fault, r, "copying to %s", copy->target);
-	r = endpoint_read(copy->source, piece, copy->data, cancel, fault);
+	r = read_piece(copy, piece, cancel, fault);
 	if (r < 0)
 		return r;
 	digest_chunk(copy->data, piece.length, copy->digests + copy->n_pieces * DIGEST_BYTES);
@@ -174,14 +190,20 @@ static int copy_piece(struct file_copy *copy, struct extent piece, struct fault 
 	return copy->n_pieces == BATCH_PIECES ? finish_batch(copy, fault) : 0;
 }
 
+static bool is_wanted(const struct file_copy *copy)
+{
+	return copy->is_final ||
+	       (!cancel_is_requested(copy->cancel) && !cancel_is_requested(copy->stop) &&
+		       !(copy->is_over && copy->is_over(copy->arg)));
+}
+
 static int copy_extent(struct file_copy *copy, struct extent extent, struct fault *fault)
 {
 	int r = 0;
 
 	while (r == 0 && extent.length > 0) {
 		uint64_t length = MIN(extent.length, (uint64_t)ENDPOINT_MAX_BYTES);
-		if (!copy->is_final &&
-			(cancel_is_requested(copy->cancel) || cancel_is_requested(copy->stop)))
+		if (!is_wanted(copy))
 			return fault_errno(fault, -ECANCELED, "copying to %s", copy->target);
 		r = copy_piece(copy, (struct extent){extent.offset, length}, fault);
 		extent.offset += length;
@@ -207,6 +229,13 @@ int file_copy_bulk(struct file_copy *copy, struct fault *fault)
 	return finish_batch(copy, fault);
 }
 
+static void drop_held(struct file_copy *copy)
+{
+	free(copy->held);
+	copy->held = NULL;
+	copy->n_taken = 0;
+}
+
 int file_copy_extents(struct file_copy *copy, const struct extent *extents, size_t n, bool is_final,
 	struct fault *fault)
 {
@@ -216,7 +245,46 @@ int file_copy_extents(struct file_copy *copy, const struct extent *extents, size
 	copy->is_final = is_final;
 	for (size_t i = 0; r == 0 && i < n; i++)
 		r = copy_extent(copy, extents[i], fault);
+	drop_held(copy);
 	return r < 0 ? r : finish_batch(copy, fault);
+}
+
+static int hold_extent(struct file_copy *copy, struct extent extent, size_t *n_held,
+	uint64_t deadline_usec, struct fault *fault)
+{
+	while (extent.length > 0) {
+		uint64_t length = MIN(extent.length, (uint64_t)ENDPOINT_MAX_BYTES);
+		if (clock_now_usec() >= deadline_usec)
+			return fault_errno(
+				fault, -ETIMEDOUT, "reading what is to go to %s", copy->target);
+		int r = endpoint_read(copy->source, (struct extent){extent.offset, length},
+			copy->held + *n_held, NULL, fault);
+		if (r < 0)
+			return r;
+		*n_held += length;
+		extent.offset += length;
+		extent.length -= length;
+	}
+	return 0;
+}
+
+int file_copy_hold(struct file_copy *copy, const struct extent *extents, size_t n,
+	uint64_t deadline_usec, struct fault *fault)
+{
+	size_t bytes = 0, n_held = 0;
+	int r = 0;
+
+	for (size_t i = 0; i < n; i++)
+		bytes += extents[i].length;
+	drop_held(copy);
+	copy->held = aligned_alloc(ALIGNMENT, (bytes / ALIGNMENT + 1) * ALIGNMENT);
+	if (!copy->held)
+		return fault_errno(fault, -ENOMEM, "copying to %s", copy->target);
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = hold_extent(copy, extents[i], &n_held, deadline_usec, fault);
+	if (r < 0)
+		drop_held(copy);
+	return r;
 }
 
 /* --- Reflink ------------------------------------------------------------------------------------

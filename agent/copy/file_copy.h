@@ -22,6 +22,8 @@ struct file_copy_params {
 	struct rate_limit *rate; /* may be NULL */
 	struct cancel *cancel;
 	const struct cancel *stop; /* a second one, looked at between pieces */
+	/* Asked between pieces: the copy is of no use any more; may be NULL. */
+	bool (*is_over)(void *arg);
 	/* Bytes that were copied and compared since the last call; may be NULL. */
 	void (*copied)(void *arg, uint64_t bytes);
 	void *arg;
@@ -41,6 +43,11 @@ int file_copy_bulk(struct file_copy *copy, struct fault *fault);
  * on the disk and were compared. With is_final, neither cancel nor rate is looked at. */
 int file_copy_extents(struct file_copy *copy, const struct extent *extents, size_t n, bool is_final,
 	struct fault *fault);
+/* Reads those extents into memory, for a source that must not be held for as long as the target
+ * may take: file_copy_extents of the same ones writes what was read. -ETIMEDOUT at the deadline:
+ * nothing is held. Neither cancel nor rate is looked at. */
+int file_copy_hold(struct file_copy *copy, const struct extent *extents, size_t n,
+	uint64_t deadline_usec, struct fault *fault);
 
 /* Makes the target, which exists and is as long, share the source's blocks: 1 when it does, and is
  * on the disk; 0 when the file system cannot, and the target is untouched. SR_BACKEND_FAILURE_44 as

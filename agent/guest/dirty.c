@@ -237,6 +237,37 @@ int dirty_read(struct dirty *dirty, size_t disk, dirty_take take, void *arg, str
 	return r < 0 ? explain_end(dirty, r, fault) : 0;
 }
 
+struct list {
+	struct extent *extents;
+	size_t n;
+};
+
+static int add_to_list(void *arg, const struct extent *extents, size_t n, struct fault *fault)
+{
+	struct list *list = arg;
+
+	(void)fault;
+	list->extents = xrealloc(list->extents, list->n + n + 1, sizeof(*list->extents));
+	memcpy(list->extents + list->n, extents, n * sizeof(*extents));
+	list->n += n;
+	return 0;
+}
+
+int dirty_list(struct dirty *dirty, size_t disk, struct extent **ret_extents, size_t *ret_n,
+	struct fault *fault)
+{
+	struct list list = {0};
+	int r = dirty_read(dirty, disk, add_to_list, &list, fault);
+
+	if (r < 0) {
+		free(list.extents);
+		return r;
+	}
+	*ret_extents = list.extents;
+	*ret_n = list.n;
+	return 0;
+}
+
 int dirty_acknowledge(struct dirty *dirty, struct fault *fault)
 {
 	if (!dirty->n_disks)

@@ -64,6 +64,9 @@ bool dirty_is_frozen(const struct dirty *dirty);
 /* Hands over the frozen generation's extents of one disk in batches, ascending. Negative: stop. */
 typedef int (*dirty_take)(void *arg, const struct extent *extents, size_t n, struct fault *fault);
 int dirty_read(struct dirty *dirty, size_t disk, dirty_take take, void *arg, struct fault *fault);
+/* The same as one array, which the caller frees. */
+int dirty_list(struct dirty *dirty, size_t disk, struct extent **ret_extents, size_t *ret_n,
+	struct fault *fault);
 /* What the frozen generation held is stored: forgets it. Fine when none is frozen. */
 int dirty_acknowledge(struct dirty *dirty, struct fault *fault);
 /* Bytes dirty in the recording generation of each disk; ret_bytes has n_disks places. */

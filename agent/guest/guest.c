@@ -523,6 +523,14 @@ int guest_unpause(struct guest *guest, struct fault *fault)
 	return guest_command(guest, "cont", NULL, NULL, NULL, fault);
 }
 
+int guest_let_run(struct guest *guest, struct fault *fault)
+{
+	bool is_running = true;
+	int r = guest_is_running(guest, &is_running, fault);
+
+	return r < 0 || is_running ? r : guest_unpause(guest, fault);
+}
+
 int guest_reset(struct guest *guest, struct fault *fault)
 {
 	return guest_command(guest, "system_reset", NULL, NULL, NULL, fault);

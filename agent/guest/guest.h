@@ -70,6 +70,8 @@ int guest_command_oob(struct guest *guest, const char *command, const struct val
 int guest_is_running(struct guest *guest, bool *ret_is_running, struct fault *fault);
 int guest_pause(struct guest *guest, struct fault *fault);
 int guest_unpause(struct guest *guest, struct fault *fault);
+/* The same; one that runs is left alone. */
+int guest_let_run(struct guest *guest, struct fault *fault);
 int guest_reset(struct guest *guest, struct fault *fault);
 /* Presses the power button; what the guest makes of it shows later, or never. */
 int guest_powerdown(struct guest *guest, struct fault *fault);

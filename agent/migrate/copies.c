@@ -23,11 +23,12 @@ const char *copies_replaced(const struct copies *copies, size_t i)
  */
 
 /* The VM's disks; what is in a drive stays one for all. */
-static int collect_vm(
-	struct pool_db *pool, const char *vm, struct value *ret_vdis, struct fault *fault)
+static int collect_vm(struct pool_db *pool, const struct copies *copies, struct value *ret_vdis,
+	struct fault *fault)
 {
+	const struct value *ignored = copies->request->ignored;
 	struct value *vbds CLEANUP_VALUE = NULL;
-	int r = object_find(pool, "VBD", "VM", vm, &vbds, fault);
+	int r = object_find(pool, "VBD", "VM", copies->vm, &vbds, fault);
 
 	for (size_t i = 0; r == 0 && i < vbds->array.n_items; i++) {
 		struct value *vbd CLEANUP_VALUE = NULL;
@@ -35,7 +36,8 @@ static int collect_vm(
 			pool, "VBD", value_string(vbds->array.items[i], ""), &vbd, fault);
 		const char *vdi = r == 0 ? value_find_string(vbd, "VDI", REF_NULL) : REF_NULL;
 		if (!ref_is_null(vdi) && strcmp(value_find_string(vbd, "type", ""), "Disk") == 0 &&
-			!value_contains_string(ret_vdis, vdi))
+			!value_contains_string(ret_vdis, vdi) &&
+			!(ignored && value_contains_string(ignored, vdi)))
 			value_append_string(ret_vdis, vdi);
 	}
 	return r;
@@ -68,9 +70,11 @@ static int collect(
 	copies->vdis = value_new_array();
 	copies->replaced = value_new_array();
 	if (*copies->vm)
-		r = collect_vm(pool, copies->vm, copies->vdis, fault);
+		r = collect_vm(pool, copies, copies->vdis, fault);
 	else
 		value_append_string(copies->vdis, vdi);
+	if (r == 0)
+		r = copies_find_guest(pool, copies, &copies->guest, fault);
 	if (r == 0 && is_revert)
 		r = vm_check_operation(pool, copies->vm, copies->operation, fault);
 	return r < 0 || !is_revert ? r : collect_replaced(pool, copies, fault);
@@ -96,11 +100,29 @@ static int mark_vms(struct pool_db *pool, const struct copies *copies, struct fa
 static int mark_vdi(struct pool_db *pool, const struct copies *copies, const char *vdi,
 	const char *mark, struct fault *fault)
 {
-	int r = ref_is_null(vdi) ? 0 : vdi_check_idle(pool, vdi, mark, fault);
+	int r = ref_is_null(vdi) ? 0 : vdi_check_idle_beside(pool, vdi, mark, copies->guest, fault);
 
 	if (r < 0 || ref_is_null(vdi))
 		return r;
 	return object_map_set(pool, "VDI", vdi, "current_operations", copies->key, mark, fault);
+}
+
+/* It may have begun or ended since. */
+static int mark_guest(struct pool_db *pool, const struct copies *copies, struct fault *fault)
+{
+	char *guest CLEANUP_FREE = NULL;
+	int r = copies_find_guest(pool, copies, &guest, fault);
+
+	if (r < 0 || (ref_is_null(guest) && ref_is_null(copies->guest)))
+		return r;
+	if (strcmp(guest, copies->guest) != 0)
+		return fault_set(fault, -EBUSY, "OTHER_OPERATION_IN_PROGRESS", "VM",
+			ref_is_null(guest) ? copies->guest : guest, "", "", NULL);
+	/* That of a VM's own snapshot is there. */
+	if (*copies->vm)
+		return 0;
+	r = vm_check_operation(pool, guest, copies->operation, fault);
+	return r < 0 ? r : vm_ensure_operation(pool, guest, copies->key, copies->operation, fault);
 }
 
 /* All that is true when the marks are made stays so until they go. */
@@ -110,8 +132,10 @@ static int mark(struct pool_db *pool, void *arg, struct fault *fault)
 	struct value *vdis CLEANUP_VALUE = value_new_array();
 	int r = *copies->vm ? mark_vms(pool, copies, fault) : 0;
 
+	if (r == 0)
+		r = mark_guest(pool, copies, fault);
 	if (r == 0 && *copies->vm)
-		r = collect_vm(pool, copies->vm, vdis, fault);
+		r = collect_vm(pool, copies, vdis, fault);
 	if (r == 0 && *copies->vm && !value_equal(vdis, copies->vdis))
 		return fault_set(fault, -EBUSY, "OTHER_OPERATION_IN_PROGRESS", "VM", copies->vm, "",
 			"", NULL);
@@ -196,22 +220,36 @@ static int make_file(struct copies *copies, const struct storage_move *file, str
 	return storage_copy_prepare(storage, file, file->data_bytes, fault);
 }
 
-static int copy_file(struct copies *copies, const struct storage_move *file, struct fault *fault)
+static bool is_over(void *arg)
 {
+	return copies_guest_has_ended(arg);
+}
+
+/* One that a guest writes to stays open. */
+static int copy_file(struct copies *copies, size_t i, bool is_full, struct fault *fault)
+{
+	const struct storage_move *file = &copies->files[i];
+	bool stays = copies_guest_writes(copies, i);
 	const struct file_copy_params params = {
 		.source = file->from.path,
+		.direct = stays && copies->disks[i].node.direct,
 		.target = file->to.path,
 		.size_bytes = file->file_bytes,
 		.rate = copies->rate,
 		.cancel = copies->request->cancel,
 		.stop = copies->request->stop,
+		.is_over = is_over,
 		.copied = report,
 		.arg = copies,
 	};
 	struct file_copy *copy CLEANUP_FILE_COPY = NULL;
-	int r = file_copy_open(&params, &copy, fault);
+	int r = is_full && !stays ? 0 : file_copy_open(&params, &copy, fault);
 
-	return r < 0 ? r : file_copy_bulk(copy, fault);
+	if (r == 0 && !is_full)
+		r = file_copy_bulk(copy, fault);
+	if (r == 0 && stays)
+		copies->disks[i].copy = TAKE_PTR(copy);
+	return r;
 }
 
 /* All files are made before the first is filled, so that too little room is seen at once. */
@@ -231,13 +269,22 @@ static int copy_files(struct copies *copies, struct fault *fault)
 	}
 	copies->rate = rate_limit_new(copies->params->bandwidth_bytes_per_sec);
 	for (size_t i = 0; r == 0 && i < copies->n_files; i++)
-		if (!is_full[i])
-			r = copy_file(copies, &copies->files[i], fault);
+		r = copy_file(copies, i, is_full[i], fault);
+	if (r == 0)
+		r = copies_guest_finish(copies, fault);
 	return r < 0 ? r : check_cancel(copies, fault);
 }
 
 /* --- The copy -----------------------------------------------------------------------------------
  */
+
+static int report_end(struct fault *fault)
+{
+	fault_clear(fault);
+	return fault_text(fault, -ESRCH,
+		"The guest ended while the snapshot was taken, of which nothing is left: take it "
+		"again, of the halted VM");
+}
 
 static int run(struct copies *copies, struct fault *fault)
 {
@@ -247,7 +294,11 @@ static int run(struct copies *copies, struct fault *fault)
 	if (r == 0)
 		r = plan_files(copies, fault);
 	if (r == 0)
+		r = copies_guest_begin(copies, fault);
+	if (r == 0)
 		r = copy_files(copies, fault);
+	if (r < 0 && copies_guest_has_ended(copies))
+		r = report_end(fault);
 	if (r == 0)
 		r = INJECT_FAULT(fault, "copy.commit.before");
 	if (r == 0)
@@ -269,6 +320,9 @@ static int check_objects(
 	int r = request->vm ? object_check(pool, "VM", request->vm, fault)
 			    : object_check(pool, "VDI", request->vdi, fault);
 
+	for (size_t i = 0; r == 0 && request->ignored && i < request->ignored->array.n_items; i++)
+		r = object_check(
+			pool, "VDI", value_string(request->ignored->array.items[i], ""), fault);
 	return r < 0 || !request->sr ? r : object_check(pool, "SR", request->sr, fault);
 }
 
@@ -290,6 +344,8 @@ int copies_run(const struct supervisor_params *params, const struct copies_reque
 		r = collect(pool, &copies, request->vdi, fault);
 	if (!copies.reverted)
 		copies.reverted = xstrdup("");
+	if (!copies.guest)
+		copies.guest = xstrdup(REF_NULL);
 	if (r == 0)
 		r = copies_store(&copies, fault);
 	if (r == 0)

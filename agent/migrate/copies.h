@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Copies of disks that nobody writes to: a VDI, or a VM with all its disks, becomes another one
- * (clone, copy), is kept as it is (snapshot), or becomes what its snapshot is (revert).
+/* Copies of disks: a VDI, or a VM with all its disks, becomes another one (clone, copy), is kept as
+ * it is (snapshot), or becomes what its snapshot is (revert). Nobody writes to them meanwhile, but
+ * for a snapshot: there a guest may run on (copies_guest.c).
  *
  *	row "copy" -> marks -> new files -> copied -> all rows of pool.db in one transaction
  *	           -> files that no VDI names removed -> marks -> no row
@@ -14,12 +15,13 @@
 #include "agent/migrate/supervisor.h"
 
 struct copies_request {
-	const char *operation; /* "clone", "copy", "snapshot"; of a VM also "revert" */
-	const char *vm;        /* ref; NULL: a disk alone */
-	const char *vdi;       /* ref of that disk */
-	const char *name;      /* of the new VM; NULL: none is made */
-	const char *sr;        /* for all disks; NULL: each stays in its own */
-	const char *task;      /* ref: key of the marks, and told of the progress */
+	const char *operation;       /* "clone", "copy", "snapshot"; of a VM also "revert" */
+	const char *vm;              /* ref; NULL: a disk alone */
+	const char *vdi;             /* ref of that disk */
+	const char *name;            /* of the new VM; NULL: none is made */
+	const char *sr;              /* for all disks; NULL: each stays in its own */
+	const struct value *ignored; /* of a VM's snapshot: refs of VDIs to be left out; or NULL */
+	const char *task;            /* ref: key of the marks, and told of the progress */
 	struct cancel *cancel;
 	const struct cancel *stop; /* the daemon's: the copy is undone */
 };
@@ -27,7 +29,8 @@ struct copies_request {
 /* Blocks until it is done; the caller frees *ret_ref: of the new VDI or VM, of a revert the VM that
  * was reverted. After an error everything is as it was. HANDLE_INVALID, VDI_IN_USE [vdi, op],
  * SR_NOT_ATTACHED [sr], VDI_MISSING [sr, vdi], SR_BACKEND_FAILURE_44, TASK_CANCELLED [task]; of a
- * VM what vm_check_operation says. */
+ * VM what vm_check_operation says; of a guest that runs OPERATION_NOT_ALLOWED [text] (an image that
+ * is not raw), or a text: it ended, or writes faster than can be copied. */
 int copies_run(const struct supervisor_params *params, const struct copies_request *request,
 	char **ret_ref, struct fault *fault);
 /* Once, at the daemon's start. What cannot be settled now is logged, and stays until the next. */

@@ -10,7 +10,6 @@
 #include "base/uuid.h"
 
 #include <string.h>
-#include <time.h>
 
 #define BASE_TEMPLATE_KEY "base_template_name"
 #define MAC_SEED_KEY      "mac_seed"
@@ -18,6 +17,11 @@
 static bool is_snapshot(const struct copies *copies)
 {
 	return strcmp(copies->operation, "snapshot") == 0;
+}
+
+static int64_t snapshot_time(const struct copies *copies)
+{
+	return copies->instant_sec ? copies->instant_sec : clock_wall_sec();
 }
 
 /* --- Disks --------------------------------------------------------------------------------------
@@ -32,7 +36,7 @@ static void set_disk_fields(const struct copies *copies, const char *vdi, struct
 	value_set_bool(fields, "is_a_snapshot", is_snapshot(copies));
 	value_set_string(fields, "snapshot_of", is_snapshot(copies) ? vdi : REF_NULL);
 	value_set(fields, "snapshot_time",
-		value_new_datetime(is_snapshot(copies) ? (int64_t)time(NULL) : 0));
+		value_new_datetime(is_snapshot(copies) ? snapshot_time(copies) : 0));
 	value_set_bool(fields, "read_only", read_only || is_snapshot(copies));
 	value_set_bool(fields, "cbt_enabled", false);
 }
@@ -90,6 +94,11 @@ static int copy_device(struct pool_db *pool, const char *class, const char *ref,
 	return object_create(pool, class, fields, NULL, fault);
 }
 
+static bool is_left_out(const struct copies *copies, const char *vdi)
+{
+	return copies->request->ignored && value_contains_string(copies->request->ignored, vdi);
+}
+
 static int copy_vbds(struct pool_db *pool, const struct copies *copies, const struct value *made,
 	const char *vm, struct fault *fault)
 {
@@ -100,6 +109,8 @@ static int copy_vbds(struct pool_db *pool, const struct copies *copies, const st
 		const char *ref = value_string(vbds->array.items[i], "");
 		char *vdi CLEANUP_FREE = NULL;
 		r = object_get_string(pool, "VBD", ref, "VDI", &vdi, fault);
+		if (r == 0 && is_left_out(copies, vdi))
+			continue;
 		if (r == 0)
 			r = copy_device(pool, "VBD", ref, "VDI", disk_for(copies, made, vdi), vm,
 				true, fault);
@@ -162,7 +173,7 @@ static void set_snapshot_fields(
 	value_set_bool(fields, "is_a_template", true);
 	value_set_bool(fields, "is_a_snapshot", true);
 	value_set_string(fields, "snapshot_of", copies->vm);
-	value_set(fields, "snapshot_time", value_new_datetime((int64_t)time(NULL)));
+	value_set(fields, "snapshot_time", value_new_datetime(snapshot_time(copies)));
 	value_set_string(fields, "parent", value_find_string(record, "parent", REF_NULL));
 }
 
@@ -210,6 +221,7 @@ static int make_vm(
 	if (!metrics)
 		metrics = value_new_struct();
 	value_unset(metrics, "uuid");
+	value_set_int(metrics, "memory_actual", 0);
 	r = vm_object_create(pool, fields, metrics, ret_vm, fault);
 	if (r < 0 || !is_snapshot(copies))
 		return r;

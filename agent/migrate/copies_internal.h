@@ -1,15 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What copies.c (the copy), copies_commit.c (what it makes) and copies_settle.c (its end) share. */
+/* What copies.c (the copy), copies_guest.c (beside a guest that runs), copies_commit.c (what it
+ * makes) and copies_settle.c (its end) share. */
 #ifndef FERRY_AGENT_MIGRATE_COPIES_INTERNAL_H
 #define FERRY_AGENT_MIGRATE_COPIES_INTERNAL_H
 
+#include "agent/copy/file_copy.h"
 #include "agent/copy/rate.h"
+#include "agent/guest/dirty.h"
+#include "agent/guest/guest_node.h"
 #include "agent/migrate/copies.h"
 #include "agent/storage/move.h"
 
 #define COPIES_KIND     "copy"   /* of resources; the name is the owner's */
 #define COPIES_MARK     "copy"   /* of a VDI that is read */
 #define COPIES_REPLACED "update" /* of one that is to have another's content */
+
+/* A disk to which a guest may write while it is copied. */
+struct copies_disk {
+	struct guest_node node; /* its name NULL: it does not */
+	size_t number;          /* in the tracking */
+	struct file_copy *copy;
+	struct extent *last; /* what was read while the guest was stopped */
+	size_t n_last;
+};
 
 struct copies {
 	const struct supervisor_params *params;
@@ -21,6 +34,8 @@ struct copies {
 	/* Refs. Of the second there are as many, or none: null where no VDI is to be replaced. */
 	struct value *vdis;
 	struct value *replaced;
+	char *guest; /* VM whose guest has the disks; "": none */
+	bool stops;  /* it is, or is about to be, stopped by the copy */
 	/* Of a copy that runs. */
 	const struct copies_request *request;
 	struct storage_move *files; /* one of each of vdis */
@@ -28,7 +43,12 @@ struct copies {
 	struct rate_limit *rate;
 	uint64_t all_bytes;
 	uint64_t copied_bytes;
-	char *made; /* result */
+	struct resident *resident;
+	struct copies_disk *disks; /* one of each of vdis; NULL: no guest runs */
+	size_t n_tracked;          /* of them that a guest writes to */
+	struct dirty *dirty;
+	int64_t instant_sec; /* of what the copy holds; 0: of its end */
+	char *made;          /* result */
 };
 
 static inline const char *copies_vdi(const struct copies *copies, size_t i)
@@ -41,6 +61,22 @@ const char *copies_replaced(const struct copies *copies, size_t i);
 
 /* All that the copy makes, in one transaction, from the files that are there; sets made. */
 int copies_commit(struct copies *copies, struct fault *fault);
+
+/* The VM whose guest has what is to be kept: REF_NULL when none runs, or it is no snapshot. */
+int copies_find_guest(
+	struct pool_db *pool, const struct copies *copies, char **ret_guest, struct fault *fault);
+/* Holds the guest, and starts to track what it writes: before anything is read. */
+int copies_guest_begin(struct copies *copies, struct fault *fault);
+/* Whether it may write to that disk. */
+bool copies_guest_writes(const struct copies *copies, size_t i);
+/* There was one, and it has ended. */
+bool copies_guest_has_ended(const struct copies *copies);
+/* After the first pass over all disks, which are open: what was written meanwhile, until the copies
+ * are what the disks were at one moment. */
+int copies_guest_finish(struct copies *copies, struct fault *fault);
+/* The guest runs, if it did, and has nothing of the copy. */
+int copies_guest_settle(const struct copies *copies, struct fault *fault);
+void copies_guest_clear(struct copies *copies);
 
 int copies_store(const struct copies *copies, struct fault *fault);
 /* Makes files, marks and row agree with the VDIs. */

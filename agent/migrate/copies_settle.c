@@ -19,6 +19,8 @@ int copies_store(const struct copies *copies, struct fault *fault)
 	value_set_string(detail, "operation", copies->operation);
 	value_set_string(detail, "vm", copies->vm);
 	value_set_string(detail, "reverted", copies->reverted);
+	value_set_string(detail, "guest", copies->guest);
+	value_set_bool(detail, "stops", copies->stops);
 	value_set(detail, "vdis", value_copy(copies->vdis));
 	value_set(detail, "replaced", value_copy(copies->replaced));
 	return resource_record(copies->params->storage->agent, copies->uuid, COPIES_KIND,
@@ -41,12 +43,15 @@ static void load(const struct supervisor_params *params, const struct resource_r
 	copies->operation = xstrdup(value_find_string(row->detail, "operation", ""));
 	copies->vm = xstrdup(value_find_string(row->detail, "vm", ""));
 	copies->reverted = xstrdup(value_find_string(row->detail, "reverted", ""));
+	copies->guest = xstrdup(value_find_string(row->detail, "guest", REF_NULL));
+	copies->stops = value_find_bool(row->detail, "stops", false);
 	copies->vdis = array_of(row->detail, "vdis");
 	copies->replaced = array_of(row->detail, "replaced");
 }
 
 void copies_clear(struct copies *copies)
 {
+	copies_guest_clear(copies);
 	for (size_t i = 0; i < copies->n_files; i++)
 		storage_move_clear(&copies->files[i]);
 	free(copies->files);
@@ -58,6 +63,7 @@ void copies_clear(struct copies *copies)
 	free(copies->operation);
 	free(copies->vm);
 	free(copies->reverted);
+	free(copies->guest);
 	free(copies->made);
 }
 
@@ -79,6 +85,8 @@ static int unmark(struct pool_db *pool, void *arg, struct fault *fault)
 
 	if (r == 0 && *copies->reverted)
 		r = vm_forget_operation(pool, copies->reverted, copies->key, fault);
+	if (r == 0 && !ref_is_null(copies->guest))
+		r = vm_forget_operation(pool, copies->guest, copies->key, fault);
 	for (size_t i = 0; r == 0 && i < copies->vdis->array.n_items; i++) {
 		r = unmark_vdi(pool, copies, copies_vdi(copies, i), fault);
 		if (r == 0)
@@ -90,8 +98,10 @@ static int unmark(struct pool_db *pool, void *arg, struct fault *fault)
 int copies_settle(struct copies *copies, struct fault *fault)
 {
 	const struct storage *storage = copies->params->storage;
-	int r = storage_recover(storage, copies->uuid, fault);
+	int r = copies_guest_settle(copies, fault);
 
+	if (r == 0)
+		r = storage_recover(storage, copies->uuid, fault);
 	if (r == 0)
 		r = pool_db_transaction(storage->pool, unmark, copies, fault);
 	if (r == 0)

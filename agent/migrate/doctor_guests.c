@@ -17,7 +17,8 @@
 /* The migration, or disk's move, that the name of ours holds; false: it is not ours. */
 static bool find_move(const char *name, char *ret_uuid)
 {
-	static const char *const prefixes[] = {"ferry.ferry-", "ferry.vdi-", "ferry-image."};
+	static const char *const prefixes[] = {
+		"ferry.ferry-", "ferry.vdi-", "ferry.cpy-", "ferry-image."};
 
 	for (size_t i = 0; i < ARRAY_SIZE(prefixes); i++) {
 		size_t n = strlen(prefixes[i]);

@@ -60,39 +60,18 @@ int vdi_move_guest_begin(struct vdi_move *move, struct fault *fault)
 /* --- Rounds -------------------------------------------------------------------------------------
  */
 
-struct harvest {
-	struct extent *extents;
-	size_t n;
-};
-
-static void harvest_clear(struct harvest *harvest)
-{
-	free(harvest->extents);
-}
-
-static int take(void *arg, const struct extent *extents, size_t n, struct fault *fault)
-{
-	struct harvest *harvest = arg;
-
-	(void)fault;
-	harvest->extents =
-		xrealloc(harvest->extents, harvest->n + n + 1, sizeof(*harvest->extents));
-	memcpy(harvest->extents + harvest->n, extents, n * sizeof(*extents));
-	harvest->n += n;
-	return 0;
-}
-
 static int copy_written(struct vdi_move *move, bool is_final, struct fault *fault)
 {
-	struct harvest harvest CLEANUP(harvest_clear) = {0};
+	struct extent *extents CLEANUP_FREE = NULL;
+	size_t n = 0;
 	int r = dirty_check(move->dirty, fault);
 
 	if (r == 0)
 		r = dirty_freeze(move->dirty, fault);
 	if (r == 0)
-		r = dirty_read(move->dirty, 0, take, &harvest, fault);
+		r = dirty_list(move->dirty, 0, &extents, &n, fault);
 	if (r == 0)
-		r = file_copy_extents(move->copy, harvest.extents, harvest.n, is_final, fault);
+		r = file_copy_extents(move->copy, extents, n, is_final, fault);
 	return r < 0 ? r : dirty_acknowledge(move->dirty, fault);
 }
 
@@ -164,14 +143,6 @@ static int put_on(struct guest *guest, const char *from, const char *to, struct 
 	return r < 0 ? r : node_file_use(guest, &node, file, fault);
 }
 
-static int let_run(struct guest *guest, struct fault *fault)
-{
-	bool is_running = true;
-	int r = guest_is_running(guest, &is_running, fault);
-
-	return r < 0 || is_running ? r : guest_unpause(guest, fault);
-}
-
 int vdi_move_guest_settle(
 	struct vdi_move *move, struct guest *guest, const char *path, struct fault *fault)
 {
@@ -182,7 +153,7 @@ int vdi_move_guest_settle(
 	if (r == 0 && strcmp(used, path) != 0)
 		r = put_on(guest, used, path, fault);
 	if (r == 0 && move->stops)
-		r = let_run(guest, fault);
+		r = guest_let_run(guest, fault);
 	if (r < 0)
 		return r;
 	dirty = vdi_move_guest_tracking(move, guest);

@@ -85,6 +85,9 @@ int vdi_path(const struct storage *storage, const char *vdi, char **ret_path, st
 /* VDI_IN_USE [vdi, op] while a VBD of it is attached, a VM of it migrates, or another operation
  * runs on it. */
 int vdi_check_idle(struct pool_db *pool, const char *vdi, const char *op, struct fault *fault);
+/* The same, though it may be attached to that VM. */
+int vdi_check_idle_beside(
+	struct pool_db *pool, const char *vdi, const char *op, const char *vm, struct fault *fault);
 /* Marks that the operation runs on it, under a key (a task's ref), and takes the mark away; each is
  * one transaction and keeps allowed_operations true. What only reads ("copy") may run beside others
  * that do. VDI_IN_USE [vdi, op], OTHER_OPERATION_IN_PROGRESS ["VDI", vdi, op, key] of what runs.

@@ -183,6 +183,12 @@ static int check_operations(
 
 int vdi_check_idle(struct pool_db *pool, const char *vdi, const char *op, struct fault *fault)
 {
+	return vdi_check_idle_beside(pool, vdi, op, "", fault);
+}
+
+int vdi_check_idle_beside(
+	struct pool_db *pool, const char *vdi, const char *op, const char *vm, struct fault *fault)
+{
 	struct value *vbds CLEANUP_VALUE = NULL;
 	int r = check_operations(pool, vdi, op, fault);
 
@@ -197,7 +203,8 @@ int vdi_check_idle(struct pool_db *pool, const char *vdi, const char *op, struct
 		r = object_get_record(pool, "VBD", vbd, &record, fault);
 		if (r < 0)
 			return r;
-		if (value_find_bool(record, "currently_attached", false))
+		if (value_find_bool(record, "currently_attached", false) &&
+			strcmp(value_find_string(record, "VM", ""), vm) != 0)
 			return fault_set(fault, -EBUSY, "VDI_IN_USE", vdi, op, NULL);
 		r = object_get_field(pool, "VM", value_find_string(record, "VM", ""),
 			"current_operations", &operations, fault);

@@ -279,10 +279,10 @@ static int pause_scope(struct pool_db *pool, void *arg, struct fault *fault)
 	if (r != 0)
 		return MIN(r, 0);
 	r = object_get_string(pool, "VM", pausing->vm, "power_state", &now, fault);
-	/* A late word about one that has ended meanwhile wakes no dead; and while it moves, its
-	 * pauses are the move's own. */
+	/* A late word about one that has ended meanwhile wakes no dead; and while it moves, or a
+	 * snapshot of it is taken, its pauses are that one's own. */
 	if (r < 0 || strcmp(now, wanted) == 0 || strcmp(now, "Halted") == 0 ||
-		vm_is_moving(pool, pausing->vm))
+		vm_may_be_stopped(pool, pausing->vm))
 		return r;
 	r = object_set_field(pool, "VM", pausing->vm, "power_state", state, fault);
 	return r < 0 ? r : vm_update_allowed_operations(pool, pausing->vm, fault);

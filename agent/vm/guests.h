@@ -70,8 +70,8 @@ void guests_each(
 	struct guests *guests, void (*fn)(void *arg, struct resident *resident), void *arg);
 /* The guest of a VM that runs here; NULL when none does. To be released. */
 struct resident *guests_hold(struct guests *guests, const char *vm);
-/* What a guest does while its VM has the mark of a move (vm_is_moving) is not stored as a pause; it
- * is from here on, so the mark goes first. NULL is fine; returns NULL. */
+/* What a guest does while its VM has the mark of a move or snapshot (vm_may_be_stopped) is not
+ * stored as a pause; it is from here on, so the mark goes first. NULL is fine; returns NULL. */
 struct resident *guests_release(struct resident *resident);
 struct guest *resident_guest(struct resident *resident);
 const char *resident_run_dir(const struct resident *resident);

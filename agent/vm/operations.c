@@ -49,7 +49,7 @@ static const struct rule {
 	{"pool_migrate", RUNNING, .needs_guest = true},
 	{"clone", HALTED, .is_a_copy = true, .reads = true},
 	{"copy", HALTED, .is_a_copy = true, .reads = true},
-	{"snapshot", HALTED, .needs_guest = true, .is_a_copy = true},
+	{"snapshot", HALTED | RUNNING | PAUSED, .needs_guest = true, .is_a_copy = true},
 	{"revert", HALTED, .is_a_copy = true},
 	{"destroy", HALTED, .needs_guest = false},
 };
@@ -262,14 +262,19 @@ static bool is_a_move(const char *operation)
 	return strcmp(operation, "migrate_send") == 0 || strcmp(operation, "pool_migrate") == 0;
 }
 
-bool vm_is_moving(struct pool_db *pool, const char *vm)
+static bool stops_guests(const char *operation)
+{
+	return is_a_move(operation) || strcmp(operation, "snapshot") == 0;
+}
+
+bool vm_may_be_stopped(struct pool_db *pool, const char *vm)
 {
 	struct value *operations CLEANUP_VALUE = NULL;
 
 	if (object_get_field(pool, "VM", vm, "current_operations", &operations, NULL) < 0)
 		return false;
 	for (size_t i = 0; i < operations->record.n_members; i++)
-		if (is_a_move(value_string(operations->record.members[i].value, "")))
+		if (stops_guests(value_string(operations->record.members[i].value, "")))
 			return true;
 	return false;
 }

@@ -39,8 +39,9 @@ bool vm_operation_is_a_copy(const char *operation);
 int vm_ensure_operation(struct pool_db *pool, const char *vm, const char *key,
 	const char *operation, struct fault *fault);
 int vm_forget_operation(struct pool_db *pool, const char *vm, const char *key, struct fault *fault);
-/* Whether one of its marks is a migration's. */
-bool vm_is_moving(struct pool_db *pool, const char *vm);
+/* Whether one of its marks is of what stops its guest for a moment by itself: a migration, a
+ * snapshot. */
+bool vm_may_be_stopped(struct pool_db *pool, const char *vm);
 /* Whether that mark is there. */
 bool vm_has_operation(struct pool_db *pool, const char *vm, const char *key);
 

@@ -2,9 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """VDI.pool_migrate: a disk moves to another SR of its host, halted or below a guest that runs and writes."""
 
-import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +13,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import linuxguest  # noqa: E402
 from ferrytest import MIB, Move, Pool, digest, give, has_failed, wait_for  # noqa: E402
 from liveguest import LiveGuest  # noqa: E402
+from monitor import Monitor  # noqa: E402
 from xensession import Failure, wait_by_polling  # noqa: E402
 
 DISK = 24 * MIB
@@ -26,37 +25,6 @@ def images(pool, sr):
     pbd = pool.session.SR.get_PBDs(sr)[0]
     folder = pool.session.PBD.get_device_config(pbd)["location"]
     return sorted(name for name in os.listdir(folder) if name.endswith((".raw", ".qcow2")))
-
-
-class Monitor:
-    """The second monitor of a guest's QEMU."""
-
-    def __init__(self, pool, uuid):
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(20)
-        self.socket.connect(pool.path("run", "guests", uuid, "qmp2"))
-        self.file = self.socket.makefile("rw")
-        self.file.readline()
-        self.call("qmp_capabilities")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.file.close()
-        self.socket.close()
-
-    def call(self, command, **arguments):
-        self.file.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
-        self.file.flush()
-        while True:
-            answer = json.loads(self.file.readline())
-            if "event" not in answer:
-                return answer
-
-    def wait_for_event(self, name):
-        while json.loads(self.file.readline()).get("event") != name:
-            pass
 
 
 class Case(unittest.TestCase):

@@ -105,13 +105,13 @@ static void the_power_state_says_what_may_be_asked(void **state)
 {
 	static const struct {
 		const char *state;
-		const char *allowed[8];
+		const char *allowed[9];
 	} expected[] = {
 		{"Halted", {"start", "start_on", "migrate_send", "clone", "copy", "snapshot",
 				   "destroy"}},
 		{"Running", {"pause", "clean_shutdown", "clean_reboot", "hard_shutdown",
-				    "hard_reboot", "migrate_send", "pool_migrate"}},
-		{"Paused", {"unpause", "hard_shutdown", "hard_reboot"}},
+				    "hard_reboot", "migrate_send", "pool_migrate", "snapshot"}},
+		{"Paused", {"unpause", "hard_shutdown", "hard_reboot", "snapshot"}},
 	};
 	struct api_fixture *fixture = *state;
 	char *vm CLEANUP_FREE = make_vm(fixture);

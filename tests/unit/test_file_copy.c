@@ -169,6 +169,58 @@ static void a_cancel_ends_it_but_not_its_last_round(void **state)
 	assert_same(f);
 }
 
+static void what_is_held_is_what_was_there_then(void **state)
+{
+	struct files *f = *state;
+	struct file_copy *copy CLEANUP_FILE_COPY = open_copy(f);
+	const struct extent changed[] = {{4096, 3 * 4096}, {MIB, 2 * MIB + 4096}};
+	unsigned char now[4096];
+
+	write_at(f, 0, 4 * MIB, 1);
+	check_ok(&f->fault, file_copy_bulk(copy, &f->fault));
+	assert_int_equal(file_copy_hold(copy, changed, 2, 0, &f->fault), -ETIMEDOUT);
+	fault_clear(&f->fault);
+	write_at(f, 0, 4 * MIB, 2);
+	check_ok(&f->fault, file_copy_hold(copy, changed, 2, UINT64_MAX, &f->fault));
+	write_at(f, 0, 4 * MIB, 3);
+	check_ok(&f->fault, file_copy_extents(copy, changed, 2, false, &f->fault));
+	int fd CLEANUP_CLOSE = open(f->target, O_RDONLY | O_CLOEXEC);
+	for (uint64_t at = 0; at < 4 * MIB; at += sizeof(now)) {
+		bool is_held = (at >= 4096 && at < 4 * 4096) || (at >= MIB && at < 3 * MIB + 4096);
+		assert_int_equal(pread(fd, now, sizeof(now), (off_t)at), sizeof(now));
+		assert_int_equal(
+			now[0], (unsigned char)((at * 31 + at / 251 + (is_held ? 2 : 1)) | 1));
+	}
+	/* From here on it is read again. */
+	check_ok(&f->fault,
+		file_copy_extents(copy, &(struct extent){0, 4 * MIB}, 1, false, &f->fault));
+	assert_same(f);
+}
+
+static bool over(void *arg)
+{
+	const bool *is_over = arg;
+
+	return *is_over;
+}
+
+static void what_is_of_no_use_any_more_ends(void **state)
+{
+	struct files *f = *state;
+	bool is_over = true;
+	const struct file_copy_params params = {.source = f->source,
+		.target = f->target,
+		.size_bytes = SIZE,
+		.is_over = over,
+		.arg = &is_over};
+	struct file_copy *copy CLEANUP_FILE_COPY = NULL;
+
+	write_at(f, 0, MIB, 1);
+	check_ok(&f->fault, file_copy_open(&params, &copy, &f->fault));
+	assert_int_equal(file_copy_bulk(copy, &f->fault), -ECANCELED);
+	assert_int_equal(allocated(f->target), 0);
+}
+
 static void a_target_of_another_length_is_an_error(void **state)
 {
 	struct files *f = *state;
@@ -214,6 +266,8 @@ int main(void)
 		TEST(the_copy_is_equal_and_as_sparse),
 		TEST(what_was_written_since_is_copied_over),
 		TEST(a_cancel_ends_it_but_not_its_last_round),
+		TEST(what_is_held_is_what_was_there_then),
+		TEST(what_is_of_no_use_any_more_ends),
 		TEST(a_target_of_another_length_is_an_error),
 		TEST(a_missing_target_is_an_error),
 		TEST(blocks_are_shared_or_nothing_is_done),
