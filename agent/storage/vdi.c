@@ -362,12 +362,18 @@ int vdi_resize(
 	struct vdi_place place CLEANUP(place_clear) = {0};
 	struct value *request CLEANUP_VALUE = value_new_struct();
 	struct vdi_growth growth = {.vdi = vdi};
+	bool is_a_snapshot = false;
 	int64_t before = 0;
 	int r = find_place(storage, vdi, &place, fault);
 
 	value_set_int(request, "virtual_size", virtual_size);
 	if (r >= 0)
 		r = read_size(request, &growth.size_bytes, fault);
+	if (r >= 0)
+		r = object_get_bool(
+			storage->pool, "VDI", vdi, "is_a_snapshot", &is_a_snapshot, fault);
+	if (r >= 0 && is_a_snapshot)
+		return fault_set(fault, -EROFS, "VDI_READONLY", vdi, NULL);
 	if (r >= 0)
 		r = vdi_check_idle(storage->pool, vdi, "resize", fault);
 	if (r >= 0)

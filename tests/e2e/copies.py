@@ -116,6 +116,8 @@ class Disks(Case):
         self.assertEqual((record["is_a_snapshot"], record["snapshot_of"], record["read_only"]), (True, vdi, True))
         self.assertEqual(session.VDI.get_snapshots(vdi), [snapshot])
         self.refused("VDI_READONLY", self.a.vm_create, "guest", [snapshot])
+        self.assertEqual(self.refused("VDI_READONLY", session.VDI.resize, snapshot, str(2 * DISK)), [snapshot])
+        session.VDI.resize(vdi, str(2 * DISK))
         copy = session.VDI.get_record(session.VDI.clone(snapshot))
         self.assertEqual((copy["is_a_snapshot"], copy["snapshot_of"], copy["read_only"]), (False, NULL, False))
 
