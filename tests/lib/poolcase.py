@@ -81,7 +81,8 @@ class PoolCase(unittest.TestCase):
         age = int(local.pool.emergency_transition_to_master())
         local.close()
         member.coordinator = None
-        member.session = wait_for(f"{member.name} coordinates", member._try_login, 30)
+        # A commit that it had sent to the old one, and heard nothing of, is asked about for 30 s before it starts anew.
+        member.session = wait_for(f"{member.name} coordinates", member._try_login, 60)
         return age
 
     def followed(self, new, *members):
