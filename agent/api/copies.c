@@ -87,7 +87,7 @@ static const struct param vm_params[] = {
 static const struct param snapshot_params[] = {
 	{"vm", PARAM_STRING, "VM ref"},
 	{"new_name", PARAM_STRING, NULL},
-	{"ignore_vdis", PARAM_SET, "VDI ref"},
+	{"ignore_vdis", PARAM_SET, "VDI ref set"},
 };
 static const struct param revert_params[] = {{"snapshot", PARAM_STRING, "VM ref"}};
 static const struct param vdi_params[] = {
