@@ -59,11 +59,18 @@ static int vm_create(struct call *call, struct value *const *args, struct value 
 static int vm_unmake(struct pool_db *pool, void *arg, struct fault *fault)
 {
 	const char *vm = arg;
+	struct value *snapshots CLEANUP_VALUE = NULL;
 	int r = vm_check_operation(pool, vm, "destroy", fault);
 
 	if (r == 0)
-		r = vm_check_no_snapshots(pool, vm, fault);
-	return r < 0 ? r : vm_object_destroy(pool, vm, fault);
+		r = object_find(pool, "VM", "snapshot_of", vm, &snapshots, fault);
+	if (r == 0)
+		r = vm_object_destroy(pool, vm, fault);
+	/* They outlive it, but nothing can be reverted to them. */
+	for (size_t i = 0; r == 0 && i < snapshots->array.n_items; i++)
+		r = vm_update_allowed_operations(
+			pool, value_string(snapshots->array.items[i], ""), fault);
+	return r;
 }
 
 static int vm_destroy(struct call *call, struct value *const *args, struct value **ret_result,

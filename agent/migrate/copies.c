@@ -48,9 +48,6 @@ static int collect_replaced(struct pool_db *pool, struct copies *copies, struct 
 {
 	int r = object_get_string(pool, "VM", copies->vm, "snapshot_of", &copies->reverted, fault);
 
-	if (r == 0 && ref_is_null(copies->reverted))
-		return fault_set(fault, -ENOENT, "OPERATION_NOT_ALLOWED",
-			"The VM that the snapshot was taken of is gone: clone the snapshot", NULL);
 	for (size_t i = 0; r == 0 && i < copies->vdis->array.n_items; i++) {
 		char *of CLEANUP_FREE = NULL;
 		r = object_get_string(

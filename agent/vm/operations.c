@@ -3,6 +3,7 @@
 
 #include "base/alloc.h"
 #include "base/buf.h"
+#include "base/uuid.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -90,6 +91,10 @@ static int check_kind(
 	if (strcmp(rule->name, "revert") == 0 && !value_find_bool(record, "is_a_snapshot", false))
 		return fault_set(fault, -EPERM, "OPERATION_NOT_ALLOWED",
 			"Only a snapshot can be reverted to: VM.revert wants its ref", NULL);
+	if (strcmp(rule->name, "revert") == 0 &&
+		ref_is_null(value_find_string(record, "snapshot_of", REF_NULL)))
+		return fault_set(fault, -EPERM, "OPERATION_NOT_ALLOWED",
+			"The VM that the snapshot was taken of is gone: clone the snapshot", NULL);
 	if (rule->is_a_copy && value_find_bool(record, "is_control_domain", false))
 		return fault_set(fault, -EPERM, "OPERATION_NOT_ALLOWED",
 			"A control domain belongs to its host: it is not copied", NULL);

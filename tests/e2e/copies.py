@@ -265,13 +265,27 @@ class Machines(Case):
         self.assertEqual(self.digests(session.VM.clone(first, "from first")), first_state)
         self.assert_clean()
 
-        self.refused("OPERATION_NOT_ALLOWED", session.VM.destroy, vm)
         self.refused("OPERATION_NOT_ALLOWED", session.VM.revert, vm)
         session.VM.destroy(first)
         self.assertEqual(session.VM.get_parent(second), NULL)
         session.VM.destroy(second)
         self.assertEqual(session.VM.get_snapshots(vm), [])
         session.VM.destroy(vm)
+        self.assert_clean()
+
+    def test_snapshots_outlive_their_vm(self):
+        session, kept = self.session, self.digests(self.vm)
+        snapshot = session.VM.snapshot(self.vm, "kept")
+        disks = self.a.disks_of(self.vm)
+        session.VM.destroy(self.vm)
+        for vdi in disks:
+            session.VDI.destroy(vdi)
+        record = session.VM.get_record(snapshot)
+        self.assertEqual((record["is_a_snapshot"], record["snapshot_of"]), (True, NULL))
+        self.assertEqual(sorted(record["allowed_operations"]), ["clone", "copy", "destroy"])
+        text, = self.refused("OPERATION_NOT_ALLOWED", session.VM.revert, snapshot)
+        self.assertIn("clone", text)
+        self.assertEqual(self.digests(session.VM.clone(snapshot, "again")), kept)
         self.assert_clean()
 
     def test_what_a_vm_with_snapshots_is_refused(self):
