@@ -26,6 +26,16 @@ struct waiter {
 	bool is_next; /* event.next */
 };
 
+/* What the waiter before found: most wait for the same since the same generation, and in one round
+ * the database is asked once for all of these. */
+struct findings {
+	struct subscription subscription;
+	uint64_t since;
+	uint64_t generation;  /* of the list */
+	struct value *list;   /* NULL: nothing is known */
+	struct value *counts; /* NULL: not asked for yet */
+};
+
 struct events {
 	struct pool_db *pool;
 	struct registrations *registrations;
@@ -37,6 +47,7 @@ struct events {
 	struct value *ended; /* sessions */
 	bool closed;
 	/* The thread's own. */
+	struct findings findings;
 	struct waiter *waiting;
 	uint64_t window_usec; /* when the open window ends; USEC_FOREVER: none is open */
 };
@@ -55,13 +66,37 @@ DEFINE_CLEANUP(struct waiter *, waiter_free)
 /* --- Looking -----------------------------------------------------------------------------------
  */
 
-static int answer_new(struct pool_db *pool, struct value *events, uint64_t generation,
-	struct value **ret_answer, struct fault *fault)
+static void findings_clear(struct findings *findings)
+{
+	subscription_clear(&findings->subscription);
+	value_free(findings->list);
+	value_free(findings->counts);
+	*findings = (struct findings){0};
+}
+
+/* findings may be NULL. */
+static int find_counts(struct pool_db *pool, struct findings *findings, uint64_t generation,
+	struct value **ret_counts, struct fault *fault)
+{
+	bool is_shared = findings && findings->list && findings->generation == generation;
+	int r = is_shared && findings->counts ? 0 : pool_db_counts(pool, ret_counts, fault);
+
+	if (r < 0 || !is_shared)
+		return r;
+	if (findings->counts)
+		*ret_counts = value_copy(findings->counts);
+	else
+		findings->counts = value_copy(*ret_counts);
+	return 0;
+}
+
+static int answer_new(struct pool_db *pool, struct findings *findings, struct value *events,
+	uint64_t generation, struct value **ret_answer, struct fault *fault)
 {
 	struct value *list CLEANUP_VALUE = events;
 	struct value *counts CLEANUP_VALUE = NULL;
 	char *token CLEANUP_FREE = token_format(generation);
-	int r = pool_db_counts(pool, &counts, fault);
+	int r = find_counts(pool, findings, generation, &counts, fault);
 
 	if (r < 0)
 		return r;
@@ -87,12 +122,37 @@ static int waiter_look(
 		ret_events, &waiter->since, fault);
 }
 
-/* Takes the list over. */
-static int waiter_answer(struct events *events, const struct waiter *waiter, struct value *list,
-	struct value **ret_answer, struct fault *fault)
+/* As waiter_look(), of the thread alone. */
+static int waiter_look_again(struct events *events, struct waiter *waiter,
+	struct value **ret_events, struct fault *fault)
+{
+	struct findings *findings = &events->findings;
+	uint64_t since = waiter->since;
+
+	if (findings->list && findings->since == since &&
+		subscription_equal(&findings->subscription, &waiter->subscription)) {
+		*ret_events = value_copy(findings->list);
+		waiter->since = findings->generation;
+		return 0;
+	}
+	int r = waiter_look(events->pool, waiter, ret_events, fault);
+	if (r < 0)
+		return r;
+	findings_clear(findings);
+	*findings = (struct findings){.subscription = subscription_copy(&waiter->subscription),
+		.since = since,
+		.generation = waiter->since,
+		.list = value_copy(*ret_events)};
+	return 0;
+}
+
+/* Takes the list over. findings may be NULL. */
+static int waiter_answer(struct events *events, struct findings *findings,
+	const struct waiter *waiter, struct value *list, struct value **ret_answer,
+	struct fault *fault)
 {
 	if (!waiter->is_next)
-		return answer_new(events->pool, list, waiter->since, ret_answer, fault);
+		return answer_new(events->pool, findings, list, waiter->since, ret_answer, fault);
 	registrations_advance(events->registrations, call_session(waiter->call), waiter->since);
 	*ret_answer = list;
 	return 0;
@@ -104,7 +164,7 @@ static void waiter_end(struct events *events, struct waiter *waiter, struct valu
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
 	struct value *answer = NULL;
 
-	if (waiter_answer(events, waiter, list, &answer, &fault) < 0)
+	if (waiter_answer(events, &events->findings, waiter, list, &answer, &fault) < 0)
 		call_fail(waiter->call, &fault);
 	else
 		call_succeed(waiter->call, answer);
@@ -117,7 +177,7 @@ static bool waiter_try(struct events *events, struct waiter *waiter)
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
 	struct value *found CLEANUP_VALUE = NULL;
 
-	if (waiter_look(events->pool, waiter, &found, &fault) < 0) {
+	if (waiter_look_again(events, waiter, &found, &fault) < 0) {
 		call_fail(waiter->call, &fault);
 		waiter_free(waiter);
 		return true;
@@ -265,10 +325,13 @@ static void *events_main(void *arg)
 		events_drop_sessions(events, ended);
 		if (inbox.closed) {
 			events_end_all(events);
+			findings_clear(&events->findings);
 			return NULL;
 		}
 		events_follow(events);
-		bell_wait(events->bell, events_time_out(events));
+		uint64_t until = events_time_out(events);
+		findings_clear(&events->findings);
+		bell_wait(events->bell, until);
 	}
 }
 
@@ -316,7 +379,7 @@ static int waiter_begin(
 	if (r < 0)
 		return r;
 	if (found->array.n_items > 0 || waiter->deadline_usec == 0 || !events_add(events, waiter))
-		return waiter_answer(events, waiter, TAKE_PTR(found), ret_result, fault);
+		return waiter_answer(events, NULL, waiter, TAKE_PTR(found), ret_result, fault);
 	*w = NULL;
 	bell_ring(events->bell);
 	return CALL_PENDING;

@@ -67,6 +67,34 @@ int subscription_parse(
 	return 0;
 }
 
+struct subscription subscription_copy(const struct subscription *subscription)
+{
+	struct subscription copy = {.texts = value_new_array(), .is_tasks_only = true};
+
+	for (size_t i = 0; i < subscription->n_filters; i++) {
+		const struct event_filter *filter = &subscription->filters[i];
+		subscription_add(
+			&copy, filter->class ? class_find(filter->class) : NULL, filter->ref);
+	}
+	return copy;
+}
+
+static bool text_equal(const char *a, const char *b)
+{
+	return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
+bool subscription_equal(const struct subscription *a, const struct subscription *b)
+{
+	if (a->n_filters != b->n_filters)
+		return false;
+	for (size_t i = 0; i < a->n_filters; i++)
+		if (!text_equal(a->filters[i].class, b->filters[i].class) ||
+			!text_equal(a->filters[i].ref, b->filters[i].ref))
+			return false;
+	return true;
+}
+
 void subscription_clear(struct subscription *subscription)
 {
 	free(subscription->filters);

@@ -21,6 +21,9 @@ struct subscription {
  * give no events. EVENT_SUBSCRIPTION_PARSE_FAILURE [text] for another form. */
 int subscription_parse(
 	const struct value *wanted, struct subscription *ret_subscription, struct fault *fault);
+struct subscription subscription_copy(const struct subscription *subscription);
+/* Whether both name the same filters in the same order. */
+bool subscription_equal(const struct subscription *a, const struct subscription *b);
 void subscription_clear(struct subscription *subscription);
 
 /* Tokens are "%020d,%020d": zero padded, so that they compare as text. "" is generation 0.

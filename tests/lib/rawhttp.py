@@ -39,6 +39,9 @@ class Connection:
     def __exit__(self, *_):
         self._socket.close()
 
+    def fileno(self):
+        return self._socket.fileno()
+
     def send(self, data):
         self._socket.sendall(data)
 
