@@ -96,7 +96,6 @@ static const struct explanation explanations[] = {
 		"grow it with `ferry vdi resize`"},
 	{"VDI_NOT_IN_MAP", "disk {0:VDI} has no SR at the destination",
 		"give --sr SR or --map VDI=SR"},
-	{"VDI_READONLY", "disk {0:VDI} is read-only", NULL},
 	{"VIF_NOT_IN_MAP", "network card {0:VIF} has no network at the destination",
 		"give --network NETWORK or --vif-map VIF=NETWORK"},
 	{"VM_BAD_POWER_STATE", "VM {0:VM} is {2}, but must be {1}", NULL},

@@ -160,7 +160,6 @@ class Cli(unittest.TestCase):
         a.vdi_write(a.disks_of(vm)[0], b"changed")
         self.ferry("A", "vm", "snapshot-revert", "kept")
         self.assertEqual(digests(vm), before)
-        self.assertIn("snapshots", self.ferry("A", "vm", "destroy", "web", code=1))
         for name in ("kept", "second", "third"):
             self.ferry("A", "vm", "destroy", name, "--with-disks")
         disk = a.session.VDI.get_uuid(a.disks_of(vm)[0])
