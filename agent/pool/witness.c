@@ -205,8 +205,8 @@ static int outcome(struct round *round, struct fault *fault)
 		return fault_text(fault, -ETIMEDOUT,
 			"no other host of the pool has answered within %d s",
 			(int)(WITNESS_USEC / USEC_PER_SEC));
-	fault_move(fault, &round->fault);
-	return -EHOSTDOWN;
+	char *text CLEANUP_FREE = fault_describe(&round->fault);
+	return fault_text(fault, -EHOSTDOWN, "no other host of the pool has a copy: %s", text);
 }
 
 static int ask_members(
