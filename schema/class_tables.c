@@ -91,7 +91,7 @@ static int create_table(struct pool_db *pool, const struct class_table *table, s
 		buf_append_string(&sql, ", ");
 		append_column(&sql, table->stored[i]);
 	}
-	buf_append_string(&sql, ") STRICT");
+	buf_append_string(&sql, ", \"" UNKNOWN_COLUMN "\" TEXT) STRICT");
 	return db_run(pool->db, fault, sql.data, "");
 }
 
@@ -124,6 +124,15 @@ static int add_column(struct pool_db *pool, const struct class_table *table,
 	return db_run(pool->db, fault, sql.data, "");
 }
 
+static int add_unknown_column(
+	struct pool_db *pool, const struct class_table *table, struct fault *fault)
+{
+	char *sql CLEANUP_FREE = xasprintf(
+		"ALTER TABLE \"%s\" ADD COLUMN \"" UNKNOWN_COLUMN "\" TEXT", table->class->name);
+
+	return db_run(pool->db, fault, sql, "");
+}
+
 static int sync_table(struct pool_db *pool, const struct class_table *table, struct fault *fault)
 {
 	struct value *columns CLEANUP_VALUE = NULL;
@@ -145,6 +154,8 @@ static int sync_table(struct pool_db *pool, const struct class_table *table, str
 				db_path(pool->db), table->class->name, field->name, type,
 				field_sql_type(field));
 	}
+	if (r == 0 && !value_find(columns, UNKNOWN_COLUMN))
+		r = add_unknown_column(pool, table, fault);
 	return r;
 }
 

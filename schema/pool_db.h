@@ -116,6 +116,15 @@ int object_get_by_name_label(struct pool_db *db, const char *class, const char *
 int object_find(struct pool_db *db, const char *class, const char *field, const char *value,
 	struct value **ret_refs, struct fault *fault);
 
+/* What another pool, a newer one, knows of the object and this program does not: text in the
+ * caller's form, or NULL for nothing. It goes with the object, and is part of no record and no
+ * event. INTERNAL_ERROR when there is too much. The caller frees *ret_text. */
+#define UNKNOWN_MAX_BYTES 65536
+int object_get_unknown(struct pool_db *db, const char *class, const char *ref, char **ret_text,
+	struct fault *fault);
+int object_set_unknown(struct pool_db *db, const char *class, const char *ref, const char *text,
+	struct fault *fault);
+
 /* Events. A change of an object takes the next generation of one counter that never goes back, also
  * over restarts; a relation's change touches the object at its other end too. */
 uint64_t pool_db_generation(struct pool_db *db);

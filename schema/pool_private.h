@@ -13,6 +13,8 @@
 
 /* The SQL table of a class: ref, created_gen, changed_gen, then a column per stored field. */
 #define N_FIXED_COLUMNS 3
+/* Behind those; of no field, and not read with them (unknown_fields.c). */
+#define UNKNOWN_COLUMN "unknown_fields"
 struct class_table {
 	const struct class *class;
 	const struct class_field **stored; /* all but the derived */

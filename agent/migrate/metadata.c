@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/migrate/metadata.h"
 
+#include "agent/migrate/unknown.h"
 #include "agent/vm/object.h"
 #include "base/alloc.h"
 #include "base/parse.h"
@@ -63,6 +64,19 @@ int metadata_export_object(struct pool_db *pool, const char *class_name, const c
 	return 0;
 }
 
+int metadata_export_whole(struct pool_db *pool, const char *class_name, const char *ref,
+	struct value **ret_fields, struct fault *fault)
+{
+	struct value *fields CLEANUP_VALUE = NULL;
+	int r = metadata_export_object(pool, class_name, ref, &fields, fault);
+
+	if (r == 0)
+		r = unknown_add(pool, class_name, ref, fields, fault);
+	if (r == 0)
+		*ret_fields = TAKE_PTR(fields);
+	return r;
+}
+
 static int64_t disk_index(const struct value *disks, const char *vdi)
 {
 	for (size_t i = 0; i < disks->array.n_items; i++)
@@ -81,7 +95,7 @@ static int export_vbds(struct pool_db *pool, const char *vm, const struct value 
 		const char *ref = refs->array.items[i]->string;
 		struct value *fields CLEANUP_VALUE = NULL;
 		char *vdi CLEANUP_FREE = NULL;
-		r = metadata_export_object(pool, "VBD", ref, &fields, fault);
+		r = metadata_export_whole(pool, "VBD", ref, &fields, fault);
 		if (r == 0)
 			r = object_get_string(pool, "VBD", ref, "VDI", &vdi, fault);
 		if (r < 0)
@@ -107,7 +121,7 @@ static int export_vifs(struct pool_db *pool, const char *vm, const struct value 
 		const char *network = value_find_string(vif_map, ref, NULL);
 		if (ref_is_null(network))
 			return fault_set(fault, -EINVAL, "VIF_NOT_IN_MAP", ref, NULL);
-		r = metadata_export_object(pool, "VIF", ref, &fields, fault);
+		r = metadata_export_whole(pool, "VIF", ref, &fields, fault);
 		if (r < 0)
 			return r;
 		value_set_string(fields, "network", network);
@@ -123,7 +137,7 @@ int metadata_export(struct pool_db *pool, const char *vm, const struct value *di
 	struct value *fields = NULL;
 	char *metrics CLEANUP_FREE = NULL;
 
-	int r = metadata_export_object(pool, "VM", vm, &fields, fault);
+	int r = metadata_export_whole(pool, "VM", vm, &fields, fault);
 	if (r < 0)
 		return r;
 	value_set(manifest, "vm", TAKE_PTR(fields));
@@ -131,7 +145,7 @@ int metadata_export(struct pool_db *pool, const char *vm, const struct value *di
 	if (r < 0)
 		return r;
 	if (!ref_is_null(metrics) && object_exists(pool, "VM_metrics", metrics)) {
-		r = metadata_export_object(pool, "VM_metrics", metrics, &fields, fault);
+		r = metadata_export_whole(pool, "VM_metrics", metrics, &fields, fault);
 		if (r < 0)
 			return r;
 		value_set(manifest, "metrics", TAKE_PTR(fields));
@@ -219,6 +233,8 @@ static int import_disks(struct pool_db *pool, const struct value *disks, struct 
 		value_set_int(fields, "virtual_size", value_find_int(disk, "size", 0));
 		value_set_bool(fields, "managed", true);
 		r = object_create(pool, "VDI", fields, &ref, fault);
+		if (r == 0)
+			r = unknown_keep(pool, "VDI", ref, value_find(disk, "fields"), NULL, fault);
 		if (r < 0)
 			return r;
 		value_append_string(ret_refs, ref);
@@ -243,7 +259,12 @@ static int import_vm(struct pool_db *pool, const struct value *manifest, bool ne
 	metadata_settle_uuid(pool, "VM_metrics", metrics, new_identity);
 	if (new_identity)
 		value_unset(fields, "uuid");
-	return vm_object_create(pool, fields, metrics, ret_vm, fault);
+	r = vm_object_create(pool, fields, metrics, ret_vm, fault);
+	if (r == 0)
+		r = unknown_keep(pool, "VM", *ret_vm, value_find(manifest, "vm"), NULL, fault);
+	return r < 0 ? r
+		     : unknown_keep(pool, "VM_metrics", value_find_string(fields, "metrics", ""),
+			       sent_metrics, NULL, fault);
 }
 
 int metadata_check_position(
@@ -302,6 +323,8 @@ static int import_devices(struct pool_db *pool, const char *class, const struct 
 			value_set_string(
 				fields, "network", value_find_string(device, "network", ""));
 		r = object_create(pool, class, fields, &ref, fault);
+		if (r == 0)
+			r = unknown_keep(pool, class, ref, device, NULL, fault);
 		if (r < 0)
 			return r;
 	}

@@ -17,6 +17,10 @@ int metadata_export(struct pool_db *pool, const char *vm, const struct value *di
 int metadata_export_object(struct pool_db *pool, const char *class_name, const char *ref,
 	struct value **ret_fields, struct fault *fault);
 
+/* The same, and what a newer pool sent with it: what is to be sent on. */
+int metadata_export_whole(struct pool_db *pool, const char *class_name, const char *ref,
+	struct value **ret_fields, struct fault *fault);
+
 /* Makes VM, VM_metrics, VDIs, VBDs and VIFs; inside a transaction of the caller. disks: array of
  * structs {sr, uuid, location, size, fields}. new_identity: a copy: VM, VBDs and VIFs get new
  * uuids; else they keep theirs (a VBD or VIF uuid that is taken is replaced). Values may have come
@@ -25,7 +29,7 @@ int metadata_import(struct pool_db *pool, const struct value *manifest, const st
 	bool new_identity, char **ret_vm, struct fault *fault);
 
 /* The members of `fields` that are stored fields of the class and travel; what else there is, as of
- * a newer pool, is passed over. FIELD_TYPE_ERROR. */
+ * a newer pool, is for unknown_keep (unknown.h). FIELD_TYPE_ERROR. */
 int metadata_import_fields(const char *class_name, const struct value *fields,
 	struct value **ret_fields, struct fault *fault);
 /* A uuid that is missing, malformed, taken, or not to be kept is left to object_create. */

@@ -112,7 +112,7 @@ static int write_fields(struct exporting *exporting, const struct ova_class *cla
 	if (r == 0 && class->is_named_only)
 		snapshot = value_new_struct();
 	else if (r == 0)
-		r = metadata_export_object(exporting->pool, class->name, ref, &snapshot, fault);
+		r = metadata_export_whole(exporting->pool, class->name, ref, &snapshot, fault);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < OVA_MAX_RELATIONS && class->more[i]; i++) {

@@ -3,6 +3,7 @@
 
 #include "agent/migrate/metadata.h"
 #include "agent/migrate/ova_internal.h"
+#include "agent/migrate/unknown.h"
 #include "agent/vm/object.h"
 #include "agent/vm/operations.h"
 #include "base/alloc.h"
@@ -121,6 +122,13 @@ static int find_item(const struct importing *importing, const struct item *from,
 	return explain(from, -EINVAL, fault);
 }
 
+static int keep_unknown(
+	struct importing *importing, const struct item *item, const char *ref, struct fault *fault)
+{
+	return unknown_keep(
+		importing->pool, item->class, ref, item->snapshot, importing->index, fault);
+}
+
 /* --- What is here already -----------------------------------------------------------------------
  */
 
@@ -204,6 +212,8 @@ static int find_network(struct importing *importing, const struct item *network,
 		r = object_create(importing->pool, "network", fields, ret_ref, fault);
 	}
 	if (r == 0)
+		r = keep_unknown(importing, network, *ret_ref, fault);
+	if (r == 0)
 		value_set_string(importing->made, network->id, *ret_ref);
 	return explain(network, r, fault);
 }
@@ -247,21 +257,21 @@ static int settle_fields(struct importing *importing, struct value *fields, stru
 	return importing->how->check_vm(fields, fault);
 }
 
+/* 1: *ret_item is what it came from; 0: there is none. */
 static int take_metrics(struct importing *importing, const struct item *vm,
-	struct value **ret_metrics, struct fault *fault)
+	struct value **ret_metrics, struct item *ret_item, struct fault *fault)
 {
-	struct item item;
-	int r = find_item(importing, vm, "metrics", "VM_metrics", &item, fault);
+	int r = find_item(importing, vm, "metrics", "VM_metrics", ret_item, fault);
 
 	if (r <= 0) {
 		*ret_metrics = value_new_struct();
 		return r;
 	}
-	r = metadata_import_fields("VM_metrics", item.snapshot, ret_metrics, fault);
-	if (r == 0)
-		metadata_settle_uuid(
-			importing->pool, "VM_metrics", *ret_metrics, !importing->how->restore);
-	return explain(&item, r, fault);
+	r = metadata_import_fields("VM_metrics", ret_item->snapshot, ret_metrics, fault);
+	if (r < 0)
+		return explain(ret_item, r, fault);
+	metadata_settle_uuid(importing->pool, "VM_metrics", *ret_metrics, !importing->how->restore);
+	return 1;
 }
 
 static int make_vm(struct importing *importing, const struct item *vm, struct fault *fault)
@@ -269,6 +279,8 @@ static int make_vm(struct importing *importing, const struct item *vm, struct fa
 	struct value *fields CLEANUP_VALUE = NULL;
 	struct value *metrics CLEANUP_VALUE = NULL;
 	char *ref CLEANUP_FREE = NULL;
+	struct item item;
+	bool has_metrics = false;
 	int r = metadata_import_fields("VM", vm->snapshot, &fields, fault);
 
 	if (r == 0)
@@ -276,9 +288,14 @@ static int make_vm(struct importing *importing, const struct item *vm, struct fa
 	if (r == 0)
 		r = settle_fields(importing, fields, fault);
 	if (r == 0)
-		r = take_metrics(importing, vm, &metrics, fault);
-	if (r == 0)
+		r = take_metrics(importing, vm, &metrics, &item, fault);
+	has_metrics = r > 0;
+	if (r >= 0)
 		r = vm_object_create(importing->pool, fields, metrics, &ref, fault);
+	if (r == 0)
+		r = keep_unknown(importing, vm, ref, fault);
+	if (r == 0 && has_metrics)
+		r = keep_unknown(importing, &item, value_find_string(fields, "metrics", ""), fault);
 	if (r < 0)
 		return explain(vm, r, fault);
 	value_set_string(importing->made, vm->id, ref);
@@ -375,6 +392,7 @@ static int make_device(struct importing *importing, const struct item *device, s
 {
 	bool is_vbd = strcmp(device->class, "VBD") == 0;
 	struct value *fields CLEANUP_VALUE = NULL;
+	char *ref CLEANUP_FREE = NULL;
 	struct item vm;
 	int r = find_item(importing, device, "VM", "VM", &vm, fault);
 
@@ -390,7 +408,9 @@ static int make_device(struct importing *importing, const struct item *device, s
 		metadata_settle_uuid(
 			importing->pool, device->class, fields, !importing->how->restore);
 		value_set_string(fields, "VM", value_find_string(importing->made, vm.id, REF_NULL));
-		r = object_create(importing->pool, device->class, fields, NULL, fault);
+		r = object_create(importing->pool, device->class, fields, &ref, fault);
+		if (r == 0)
+			r = keep_unknown(importing, device, ref, fault);
 	}
 	return explain(device, r, fault);
 }

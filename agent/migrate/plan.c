@@ -107,7 +107,7 @@ static int plan_disk(const struct storage *storage, const char *vm, const char *
 	if (r == 0)
 		r = vdi_path(storage, vdi, &path, fault);
 	if (r == 0)
-		r = metadata_export_object(storage->pool, "VDI", vdi, &fields, fault);
+		r = metadata_export_whole(storage->pool, "VDI", vdi, &fields, fault);
 	if (r < 0)
 		return r;
 	r = inspect_source(path, &st);

@@ -54,6 +54,24 @@ static void take(
 	value_set(class_of(bundle, class), ref, stored);
 }
 
+/* What newer pools sent with them goes along. */
+static int take_unknown(struct pool_db *pool, struct value *bundle, struct fault *fault)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < bundle->record.n_members; i++) {
+		const struct value_member *class = &bundle->record.members[i];
+		for (size_t j = 0; r == 0 && j < class->value->record.n_members; j++) {
+			const struct value_member *object = &class->value->record.members[j];
+			char *text CLEANUP_FREE = NULL;
+			r = object_get_unknown(pool, class->name, object->name, &text, fault);
+			if (text)
+				value_set_string(object->value, BUNDLE_UNKNOWN, text);
+		}
+	}
+	return r;
+}
+
 typedef bool (*wanted_fn)(const struct value *record, const struct value *bundle, const void *arg);
 
 static int take_those(struct pool_db *pool, const char *class, wanted_fn is_wanted, const void *arg,
@@ -77,6 +95,8 @@ int bundle_export_pool(struct pool_db *pool, struct value **ret_bundle, struct f
 
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(moving); i++)
 		r = take_those(pool, moving[i], NULL, NULL, bundle, fault);
+	if (r == 0)
+		r = take_unknown(pool, bundle, fault);
 	if (r < 0)
 		return r;
 	*ret_bundle = TAKE_PTR(bundle);
@@ -257,6 +277,8 @@ int bundle_export_host(
 		r = take_those(pool, "VIF", is_of_vm, NULL, bundle, fault);
 	if (r == 0)
 		r = take_those(pool, "network", is_network_in_use, NULL, bundle, fault);
+	if (r == 0)
+		r = take_unknown(pool, bundle, fault);
 	if (r < 0)
 		return r;
 	*ret_bundle = TAKE_PTR(bundle);

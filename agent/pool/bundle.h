@@ -10,6 +10,9 @@
 #include "base/value.h"
 #include "schema/pool_db.h"
 
+/* Member of a record: what object_get_unknown tells of the object, if anything. */
+#define BUNDLE_UNKNOWN "unknown_fields"
+
 /* All of a pool of one host: struct of class -> ref -> record, without derived fields. */
 int bundle_export_pool(struct pool_db *pool, struct value **ret_bundle, struct fault *fault);
 

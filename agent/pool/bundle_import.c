@@ -46,7 +46,10 @@ static int make(struct pool_db *pool, const struct class *class, const char *ref
 		if (r == 0)
 			value_set(fields, field->name, taken);
 	}
-	return r < 0 ? r : object_restore(pool, class->name, ref, fields, fault);
+	const char *unknown = value_find_string(record, BUNDLE_UNKNOWN, NULL);
+	if (r == 0)
+		r = object_restore(pool, class->name, ref, fields, fault);
+	return r < 0 || !unknown ? r : object_set_unknown(pool, class->name, ref, unknown, fault);
 }
 
 /* What a reference is to be: NULL when its target did not come along. */

@@ -14,7 +14,7 @@ import xmlrpc.client
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from ferrytest import MIB, NULL, Pool, give  # noqa: E402
+from ferrytest import MIB, NULL, Move, Pool, give  # noqa: E402
 from transferclient import basic, path, request  # noqa: E402
 
 # What an import without restore makes anew.
@@ -218,16 +218,101 @@ class Metadata(unittest.TestCase):
             self.assertEqual(b.leftovers(), [])
         self.remove(vm)
 
-    def test_what_a_newer_pool_has_is_passed_over(self):
-        vm = self.vm()
+    def test_what_a_newer_pool_has_is_kept_and_sent_on(self):
+        vm = self.with_snapshots()
         document = self.document(ref=vm)
-        objects_of(document, "VM")[0]["a_field_of_tomorrow"] = {"x": "y"}
-        document["objects"].append({"class": "VWhatever", "id": "Ref:99", "snapshot": {"VM": "Ref:0"}})
-        (new,) = self.import_(write_document(document))
-        self.assertNotIn("a_field_of_tomorrow", self.session.VM.get_record(new))
+        kept = {"a_field_of_tomorrow": {"x": "<&> \u00e4 \n", "": ""}, "a_text_of_tomorrow": " 7 ", "a_flag_of_tomorrow": True,
+                "a_set_of_tomorrow": [["y"], []], "a_real_of_tomorrow": 0.25,
+                "a_time_of_tomorrow": xmlrpc.client.DateTime("20260821T02:00:23Z"), "a_null_of_tomorrow": NULL}
+        bridge = "xenbr-tomorrow"
+        for entry in document["objects"]:
+            snapshot = entry["snapshot"]
+            if entry["class"] in ("VM", "VM_metrics", "VBD", "VIF", "network"):
+                snapshot.update({**kept, "a_number_of_tomorrow": entry["id"].split(":")[1]})
+            if entry["class"] == "network":
+                snapshot.update(name_label=f"tomorrow {entry['id']}", bridge=bridge, uuid="")
+        # A name of another object of this document would name yet another one in the next.
+        passed_over = {"a_ref_of_tomorrow": "Ref:1", "refs_of_tomorrow": ["OpaqueRef:x"], "keys_of_tomorrow": {"Ref:0": "x"}}
+        sent = {"version": document["version"],
+                "objects": [{**entry, "snapshot": {**entry["snapshot"], **passed_over}} for entry in document["objects"]]}
+        sent["objects"].append({"class": "VWhatever", "id": "Ref:99", "snapshot": {"VM": "Ref:0"}})
+        new = self.import_(write_document(sent))
+        for ref in new:
+            self.assertEqual([name for name in self.session.VM.get_record(ref) if name.endswith("tomorrow")], [])
+        renewed = {**RENEWED, "network": ("uuid",)}
+
+        def without_seeds(of):
+            for snapshot in objects_of(of, "VM"):
+                snapshot["other_config"].pop("mac_seed", None)
+            return comparable(of, renewed)
+        again = self.document(ref=new[0])
+        self.assertEqual(without_seeds(again), without_seeds(document))
+        self.assertEqual({key: objects_of(again, "VM")[0][key] for key in kept}, kept)
+
+        # What is made of it has it too, and takes it back.
+        def of_tomorrow(ref, name="VM"):
+            snapshots = objects_of(self.document(ref=ref, export_snapshots="false"), name)
+            return [{key: value for key, value in snapshot.items() if key.endswith("tomorrow")} for snapshot in snapshots]
+        snapshot = self.session.VM.snapshot(new[0], "third")
+        clone = self.session.VM.clone(new[0], "fourth")
+        self.session.VM.revert(snapshot)
+        for name in ("VM", "VBD", "VIF"):
+            before = [{key: value for key, value in entry.items() if key.endswith("tomorrow")}
+                      for entry in objects_of(again, name)]
+            n = len(of_tomorrow(snapshot, name))
+            for ref in (snapshot, clone, new[0]):
+                self.assertEqual(of_tomorrow(ref, name), before[:n], (name, ref))
         document["version"]["export_vsn"] = 3
         self.assert_refused(self.put(write_document(document)), "IMPORT_ERROR", "export_vsn")
-        self.remove(new)
+        for ref in (new[0], clone, vm):
+            self.remove(ref)
+        for network in self.session.network.get_all():
+            if self.session.network.get_bridge(network) == bridge:
+                self.session.network.destroy(network)
+
+    def test_what_a_newer_pool_has_moves_there_and_back(self):
+        vm = self.vm("mover", disks=1)
+        document = self.document(ref=vm)
+        for entry in document["objects"]:
+            if entry["class"] in ("VM", "VBD", "VIF"):
+                entry["snapshot"].update(of_tomorrow={"x": "of " + entry["id"]}, time_of_tomorrow="20260821T02:00:23Z")
+        (new,) = self.import_(write_document(document))
+        self.remove(vm)
+        # A disk has such fields only when it came by a move.
+        with sqlite3.connect(self.a.path("state", "pool.db"), timeout=10) as db:
+            db.execute("UPDATE VDI SET unknown_fields = ? WHERE ref = ?",
+                       ("<value><struct><member><name>of_tomorrow</name><value>disk</value></member></struct></value>",
+                        self.a.disks_of(new)[0]))
+        db.close()
+
+        def of_tomorrow(pool, ref):
+            data = request(pool, "GET", path("export_metadata", session_id=pool.session.ref, ref=ref)).body
+            return sorted((entry["class"], str(entry["snapshot"].get("device")), entry["snapshot"]["of_tomorrow"],
+                           entry["snapshot"].get("time_of_tomorrow"))
+                          for entry in read_document(data)["objects"] if "of_tomorrow" in entry["snapshot"])
+        before = of_tomorrow(self.a, new)
+        self.assertEqual([entry[0] for entry in before], ["VBD", "VDI", "VIF", "VIF", "VM"])
+        with Pool("B") as b:
+            arrived = Move(self.a, b, new, b.sr_create(), b.network_create()).send()
+            self.assertEqual(of_tomorrow(b, arrived), before)
+            home = Move(b, self.a, arrived, self.sr, self.a.network_create()).send()
+            self.assertEqual(of_tomorrow(self.a, home), before)
+            b.wait_for_no_leftovers()
+        self.a.wait_for_no_leftovers()
+        self.remove(home)
+
+    def test_what_a_newer_pool_has_is_bounded(self):
+        vm = self.vm(disks=1)
+        before = self.rows()
+        for name, fields, *about in (
+                ("VM", {"tomorrow": "x" * 65536}, "65536", "VM Ref:"), ("VBD", {"tomorrow": "x" * 65536}, "65536", "VBD Ref:"),
+                ("VIF", {"of tomorrow": "x"}, "of tomorrow"), ("VM", {"x" * 65: "x"}, "64 letters"),
+                ("VM_metrics", {"tomorrow": [[[[[[[[[]]]]]]]]]}, "8 deep")):
+            document = self.document(ref=vm)
+            objects_of(document, name)[0].update(fields)
+            with self.subTest(name=name, about=about):
+                self.assert_refused(self.put(write_document(document)), "IMPORT_ERROR", *about)
+                self.assertEqual(self.rows(), before)
         self.remove(vm)
 
     def test_bad_documents_leave_nothing(self):

@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """One pool of several hosts: real agents on this machine, each with a port and folders of its own."""
 
+import contextlib
 import http.client
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -43,6 +45,10 @@ class Base(unittest.TestCase):
         vm = pool.vm_create(label, [vdi])
         pool.session.VM.set_memory_limits(vm, *[str(MEMORY)] * 4)
         return vm, vdi, sr
+
+    def sql(self, pool, statement, *parameters):
+        with contextlib.closing(sqlite3.connect(pool.path("state", "pool.db"), timeout=10)) as db, db:
+            return db.execute(statement, parameters).fetchall()
 
     def live(self, pool, host):
         metrics = pool.session.host.get_metrics(host)
@@ -485,6 +491,9 @@ class Leaving(Base):
         before = digest(b.vdi_path(vdi))
         uuids = a.session.VM.get_uuid(vm), a.session.VDI.get_uuid(vdi)
         mine, _, _ = self.vm_on(a, "of A")
+        # What a newer pool sent with it goes where it goes.
+        kept = "<value><struct><member><name>of_tomorrow</name><value>1</value></member></struct></value>"
+        self.sql(a, "UPDATE VM SET unknown_fields = ? WHERE ref = ?", kept, vm)
         a.session.VM.start(vm, False, False)
         refused(self, "HOST_HAS_RESIDENT_VMS", a.session.pool.eject, b.host)
         a.session.VM.hard_shutdown(vm)
@@ -500,6 +509,7 @@ class Leaving(Base):
         self.assertEqual(b.session.host.get_all(), [b.host])
         vm = b.session.VM.get_by_uuid(uuids[0])
         vdi = b.session.VDI.get_by_uuid(uuids[1])
+        self.assertEqual(self.sql(b, "SELECT unknown_fields FROM VM WHERE ref = ?", vm), [(kept,)])
         self.assertEqual(digest(b.vdi_path(vdi)), before)
         b.session.VM.start(vm, False, False)
         b.session.VM.hard_shutdown(vm)
@@ -507,6 +517,7 @@ class Leaving(Base):
         # It may come back.
         b.join(a)
         self.assertEqual(a.session.VM.get_by_uuid(uuids[0]), vm)
+        self.assertEqual(self.sql(a, "SELECT unknown_fields FROM VM WHERE ref = ?", vm), [(kept,)])
 
     def test_a_vm_with_disks_here_and_there_keeps_a_host(self):
         a, b = self.two()

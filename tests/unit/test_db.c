@@ -312,6 +312,7 @@ static void a_field_that_the_list_gained_gets_its_default(void **state)
 	struct fixture *f = *state;
 	struct pool_db *pool = NULL;
 	char *ref CLEANUP_FREE = NULL;
+	char *unknown CLEANUP_FREE = NULL;
 	int64_t version = -1;
 
 	f->db = db_close(f->db);
@@ -319,13 +320,19 @@ static void a_field_that_the_list_gained_gets_its_default(void **state)
 	check_ok(&f->fault, pool_db_open(f->folder.database, &pool, &f->fault));
 	check_ok(&f->fault, object_create(pool, "VM", NULL, &ref, &f->fault));
 	pool_db_close(pool);
-	run_outside(f->folder.database, "ALTER TABLE VM DROP COLUMN VCPUs_max;"
+	run_outside(f->folder.database, "ALTER TABLE VM DROP COLUMN unknown_fields;"
+					"ALTER TABLE VM DROP COLUMN VCPUs_max;"
 					"ALTER TABLE VM DROP COLUMN platform;"
 					"ALTER TABLE VM ADD COLUMN lost TEXT NOT NULL DEFAULT ''");
 	check_ok(&f->fault, pool_db_open(f->folder.database, &pool, &f->fault));
 	check_ok(&f->fault, object_get_int(pool, "VM", ref, "VCPUs_max", &version, &f->fault));
 	assert_int_equal(version, 1);
 	check_ok(&f->fault, object_map_add(pool, "VM", ref, "platform", "k", "v", &f->fault));
+	check_ok(&f->fault, object_get_unknown(pool, "VM", ref, &unknown, &f->fault));
+	assert_null(unknown);
+	check_ok(&f->fault, object_set_unknown(pool, "VM", ref, "text", &f->fault));
+	check_ok(&f->fault, object_get_unknown(pool, "VM", ref, &unknown, &f->fault));
+	assert_string_equal(unknown, "text");
 	check_ok(&f->fault, object_create(pool, "VM", NULL, NULL, &f->fault));
 	pool_db_close(pool);
 	run_outside(f->folder.database, "ALTER TABLE VM DROP COLUMN VCPUs_max;"

@@ -302,10 +302,115 @@ static void an_import_that_fails_leaves_nothing(void **state)
 	}
 }
 
+static void set_all_unknown(struct value *fields)
+{
+	struct value *map = value_set_string(value_new_struct(), "a <&> key", "\t\n\r\xc3\xa4");
+
+	value_set_string(fields, "tomorrow_text", " 5 ");
+	value_set_bool(fields, "tomorrow_flag", true);
+	value_set(fields, "tomorrow_set", value_append_string(value_new_array(), ""));
+	value_set(fields, "tomorrow_map", map);
+	value_set(fields, "tomorrow_real", value_new_double(0.1));
+	value_set(fields, "tomorrow_time", value_new_datetime(1234567));
+	value_set_string(fields, "tomorrow_null", REF_NULL);
+}
+
+/* Nothing that this program knows is set by what it does not; refs of another pool name nothing. */
+static void fields_of_a_newer_pool_go_through(void **state)
+{
+	struct world *w = *state;
+	struct value *disks CLEANUP_VALUE = value_new_array();
+	struct value *vif_map CLEANUP_VALUE = value_new_struct();
+	struct value *first CLEANUP_VALUE = NULL;
+	struct value *second CLEANUP_VALUE = NULL;
+	struct value *disk CLEANUP_VALUE = NULL;
+	struct value *record CLEANUP_VALUE = NULL;
+	char *vm CLEANUP_FREE = make_vm(w, disks, vif_map);
+	char *there CLEANUP_FREE = NULL;
+
+	check_ok(&w->fault, metadata_export(w->a, vm, disks, vif_map, &first, &w->fault));
+	struct value *placed CLEANUP_VALUE = receiver_disks(w, disks);
+	set_all_unknown(value_find(first, "vm"));
+	set_all_unknown(value_find(first, "vbds")->array.items[1]);
+	set_all_unknown(value_find(first, "vifs")->array.items[0]);
+	set_all_unknown(value_find(placed->array.items[0], "fields"));
+	struct value *sent CLEANUP_VALUE = value_copy(first);
+	struct value *more = value_find(sent, "vm");
+	value_set_string(more, "tomorrow_ref", "OpaqueRef:of-there");
+	value_set(more, "tomorrow_refs",
+		value_append_string(value_new_array(), "OpaqueRef:of-there"));
+	value_set(more, "tomorrow_keys",
+		value_set_string(value_new_struct(), "OpaqueRef:of-there", "x"));
+	value_set_int(more, "domid", 7);
+	check_ok(&w->fault, metadata_import(w->b, sent, placed, false, &there, &w->fault));
+
+	check_ok(&w->fault, object_get_record(w->b, "VM", there, &record, &w->fault));
+	assert_int_equal(record->record.n_members, class_find("VM")->n_fields);
+	assert_int_equal(value_find_int(record, "domid", 0), -1);
+	struct value *refs CLEANUP_VALUE = refs_of(w, w->b, there);
+	struct value *same CLEANUP_VALUE = identity_map(w, w->b, there);
+	check_ok(&w->fault, metadata_export(w->b, there, refs, same, &second, &w->fault));
+	value_unset(first, "metrics");
+	value_unset(second, "metrics");
+	assert_true(value_equal(first, second));
+	check_ok(&w->fault,
+		metadata_export_whole(w->b, "VDI", refs->array.items[0]->string, &disk, &w->fault));
+	assert_true(value_equal(disk, value_find(placed->array.items[0], "fields")));
+	/* What is kept and became known meanwhile: the known one holds. */
+	check_ok(&w->fault, object_set_unknown(w->b, "VM", there,
+				    "<value><struct><member><name>name_label</name><value>x</value>"
+				    "</member></struct></value>",
+				    &w->fault));
+	value_free(second);
+	check_ok(&w->fault, metadata_export(w->b, there, refs, same, &second, &w->fault));
+	assert_string_equal(value_find_string(value_find(second, "vm"), "name_label", ""),
+		value_find_string(record, "name_label", "none"));
+}
+
+static void what_a_newer_pool_sends_has_bounds(void **state)
+{
+	struct world *w = *state;
+	struct value *disks CLEANUP_VALUE = value_new_array();
+	struct value *vif_map CLEANUP_VALUE = value_new_struct();
+	struct value *manifest CLEANUP_VALUE = NULL;
+	char *vm CLEANUP_FREE = make_vm(w, disks, vif_map);
+	char *large CLEANUP_FREE = xcalloc(1, UNKNOWN_MAX_BYTES + 1);
+	static const char *const names[] = {"", "a b", "\"", "x\n",
+		"a_name_that_is_far_too_long_to_be_the_name_of_a_field_of_any_object_"};
+
+	check_ok(&w->fault, metadata_export(w->a, vm, disks, vif_map, &manifest, &w->fault));
+	struct value *placed CLEANUP_VALUE = receiver_disks(w, disks);
+	struct import import = {.manifest = manifest, .disks = placed};
+	struct value *fields = value_find(manifest, "vm");
+	memset(large, 'x', UNKNOWN_MAX_BYTES);
+	value_set_string(fields, "tomorrow", large);
+	check_fault(&w->fault, "INTERNAL_ERROR",
+		pool_db_transaction(w->b, import_in_transaction, &import, &w->fault));
+	value_unset(fields, "tomorrow");
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		value_set_string(fields, names[i], "x");
+		check_fault(&w->fault, "INTERNAL_ERROR",
+			pool_db_transaction(w->b, import_in_transaction, &import, &w->fault));
+		value_unset(fields, names[i]);
+	}
+	struct value *deep = value_new_array();
+	for (int i = 0; i < 8; i++)
+		deep = value_append(value_new_array(), deep);
+	value_set(fields, "tomorrow", deep);
+	check_fault(&w->fault, "INTERNAL_ERROR",
+		pool_db_transaction(w->b, import_in_transaction, &import, &w->fault));
+	value_unset(fields, "tomorrow");
+	check_ok(&w->fault, pool_db_transaction(w->b, import_in_transaction, &import, &w->fault));
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(export_import_export_is_equal, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			fields_of_a_newer_pool_go_through, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			what_a_newer_pool_sends_has_bounds, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(
 			a_copy_gets_an_identity_of_its_own, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(
