@@ -77,7 +77,7 @@ static pid_t spawn(const struct lun *lun, uint16_t port)
 {
 	char *socket_env CLEANUP_FREE = xasprintf("TGT_IPC_SOCKET=%s/s", lun->dir);
 	char *portal CLEANUP_FREE =
-		xasprintf("portal=127.0.0.1:%u,nop_interval=1,nop_count=2", (unsigned)port);
+		xasprintf("portal=127.0.0.1:%u,nop_interval=1,nop_count=15", (unsigned)port);
 	char *argv[] = {TGTD, "-f", "-C", "0", "-t", "4", "--iscsi", portal, NULL};
 	char *env[] = {socket_env, TUNABLES, NULL};
 	pid_t pid = fork();
