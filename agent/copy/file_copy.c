@@ -24,7 +24,8 @@
 struct file_copy {
 	struct endpoint *source;
 	char *target;
-	int fd;
+	int fd;                /* of the target; -1: it is an export */
+	struct endpoint *sink; /* NULL: it is a file */
 	uint64_t size_bytes;
 	struct rate_limit *rate;
 	struct cancel *cancel;
@@ -43,17 +44,44 @@ struct file_copy {
 	size_t n_pieces;
 };
 
+static int open_source(
+	struct file_copy *copy, const struct file_copy_params *params, struct fault *fault)
+{
+	const struct endpoint_spec file = {
+		.kind = ENDPOINT_FILE,
+		.path = params->source,
+		.direct = params->direct,
+	};
+	struct endpoint_spec spec = params->source_export ? *params->source_export : file;
+
+	spec.writable = false;
+	spec.size_bytes = params->size_bytes;
+	return endpoint_open(&spec, params->cancel, &copy->source, fault);
+}
+
+static int open_target(
+	struct file_copy *copy, const struct file_copy_params *params, struct fault *fault)
+{
+	struct endpoint_spec spec;
+
+	if (!params->target_export) {
+		copy->fd = open(params->target, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+		int error = -errno;
+		return copy->fd < 0 ? fault_errno(fault, error, "cannot write %s", params->target)
+				    : 0;
+	}
+	spec = *params->target_export;
+	spec.writable = true;
+	spec.size_bytes = params->size_bytes;
+	return endpoint_open(&spec, params->cancel, &copy->sink, fault);
+}
+
 int file_copy_open(
 	const struct file_copy_params *params, struct file_copy **ret_copy, struct fault *fault)
 {
 	struct file_copy *copy CLEANUP_FILE_COPY = xcalloc(1, sizeof(*copy));
-	const struct endpoint_spec source = {
-		.kind = ENDPOINT_FILE,
-		.path = params->source,
-		.direct = params->direct,
-		.size_bytes = params->size_bytes,
-	};
 
+	copy->fd = -1;
 	copy->target = xstrdup(params->target);
 	copy->size_bytes = params->size_bytes;
 	copy->rate = params->rate;
@@ -63,14 +91,11 @@ int file_copy_open(
 	copy->copied = params->copied;
 	copy->arg = params->arg;
 	copy->data = aligned_alloc(ALIGNMENT, ENDPOINT_MAX_BYTES);
-	copy->fd = open(params->target, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
-	if (copy->fd < 0) {
-		int error = -errno;
-		return fault_errno(fault, error, "cannot write %s", params->target);
-	}
 	if (!copy->data)
 		return fault_errno(fault, -ENOMEM, "copying to %s", params->target);
-	int r = endpoint_open(&source, params->cancel, &copy->source, fault);
+	int r = open_target(copy, params, fault);
+	if (r == 0)
+		r = open_source(copy, params, fault);
 	if (r < 0)
 		return r;
 	*ret_copy = TAKE_PTR(copy);
@@ -81,8 +106,8 @@ struct file_copy *file_copy_close(struct file_copy *copy)
 {
 	if (!copy)
 		return NULL;
-	if (copy->source)
-		endpoint_close(copy->source);
+	endpoint_close(copy->source);
+	endpoint_close(copy->sink);
 	cleanup_close(&copy->fd);
 	free(copy->held);
 	free(copy->data);
@@ -91,7 +116,7 @@ struct file_copy *file_copy_close(struct file_copy *copy)
 	return NULL;
 }
 
-/* --- Proof --------------------------------------------------------------------------------------
+/* --- The target ---------------------------------------------------------------------------------
  */
 
 static int report_write(const char *target, int error, struct fault *fault)
@@ -104,17 +129,65 @@ static int report_write(const char *target, int error, struct fault *fault)
 	return fault_set(fault, error, "SR_BACKEND_FAILURE_44", "", text, "", NULL);
 }
 
+/* What the last round does, nobody cancels. */
+static struct cancel *cancel_of(const struct file_copy *copy)
+{
+	return copy->is_final ? NULL : copy->cancel;
+}
+
+static int put(struct file_copy *copy, void *data, struct extent extent)
+{
+	return copy->sink ? endpoint_write(copy->sink, extent, data, cancel_of(copy), NULL)
+			  : io_pwrite_full(copy->fd, data, extent.length, extent.offset);
+}
+
+/* Makes a hole. */
+static int drop(struct file_copy *copy, struct extent extent)
+{
+	if (copy->sink)
+		return endpoint_zero(copy->sink, extent, cancel_of(copy), NULL);
+	return fallocate(copy->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)extent.offset,
+		       (off_t)extent.length) < 0
+		       ? -errno
+		       : 0;
+}
+
+static int sync_target(struct file_copy *copy)
+{
+	if (copy->sink)
+		return endpoint_flush(copy->sink, cancel_of(copy), NULL);
+	return fdatasync(copy->fd) < 0 ? -errno : 0;
+}
+
+/* Of what was written since the last sync. */
+static int digest_target(struct file_copy *copy, unsigned char *ret_digests, struct fault *fault)
+{
+	if (!copy->sink)
+		return digest_file_extents(copy->target, copy->size_bytes, copy->pieces,
+			copy->n_pieces, cancel_of(copy), ret_digests, fault);
+	for (size_t i = 0; i < copy->n_pieces; i++) {
+		struct extent piece = copy->pieces[i];
+		int r = endpoint_read(copy->sink, piece, copy->data, cancel_of(copy), fault);
+		if (r < 0)
+			return r;
+		digest_chunk(copy->data, piece.length, ret_digests + i * DIGEST_BYTES);
+	}
+	return 0;
+}
+
+/* --- Proof --------------------------------------------------------------------------------------
+ */
+
 /* Syncs what was written, reads it again and compares. */
 static int finish_batch(struct file_copy *copy, struct fault *fault)
 {
 	unsigned char there[BATCH_PIECES * DIGEST_BYTES];
-	struct cancel *cancel = copy->is_final ? NULL : copy->cancel;
 	uint64_t bytes = 0;
+	int r = sync_target(copy);
 
-	if (fdatasync(copy->fd) < 0)
-		return report_write(copy->target, -errno, fault);
-	int r = digest_file_extents(
-		copy->target, copy->size_bytes, copy->pieces, copy->n_pieces, cancel, there, fault);
+	if (r < 0)
+		return report_write(copy->target, r, fault);
+	r = digest_target(copy, there, fault);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < copy->n_pieces; i++) {
@@ -138,14 +211,14 @@ static int finish_batch(struct file_copy *copy, struct fault *fault)
 /* Only what holds something, block by block: the file stays as sparse as it can be. */
 static int write_fresh(struct file_copy *copy, struct extent piece)
 {
-	const unsigned char *data = copy->data;
+	unsigned char *data = copy->data;
 	uint64_t done = 0;
 
 	while (done < piece.length) {
 		bool is_zero;
 		size_t run = zero_run(data + done, piece.length - done, &is_zero);
-		int r = is_zero ? 0
-				: io_pwrite_full(copy->fd, data + done, run, piece.offset + done);
+		struct extent extent = {piece.offset + done, run};
+		int r = is_zero ? 0 : put(copy, data + done, extent);
 		if (r < 0)
 			return r;
 		done += run;
@@ -155,11 +228,9 @@ static int write_fresh(struct file_copy *copy, struct extent piece)
 
 static int write_over(struct file_copy *copy, struct extent piece)
 {
-	if (zero_is_all(copy->data, piece.length) &&
-		fallocate(copy->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)piece.offset,
-			(off_t)piece.length) == 0)
+	if (zero_is_all(copy->data, piece.length) && drop(copy, piece) == 0)
 		return 0;
-	return io_pwrite_full(copy->fd, copy->data, piece.length, piece.offset);
+	return put(copy, copy->data, piece);
 }
 
 static int read_piece(
@@ -174,7 +245,7 @@ static int read_piece(
 
 static int copy_piece(struct file_copy *copy, struct extent piece, struct fault *fault)
 {
-	struct cancel *cancel = copy->is_final ? NULL : copy->cancel;
+	struct cancel *cancel = cancel_of(copy);
 	int r = copy->is_final ? 0 : rate_limit_take(copy->rate, piece.length, cancel);
 
 	if (r < 0)

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Copies an image file into another file of the same host, and proves what it copied: each piece is
- * hashed as it is read, and after a sync the new file is read again and compared. */
+/* Copies a disk into another file of the same host, and proves what it copied: each piece is hashed
+ * as it is read, and after a sync the new file is read again and compared. Images that are not raw
+ * are read, and written, through a program that knows their format. */
 #ifndef FERRY_AGENT_COPY_FILE_COPY_H
 #define FERRY_AGENT_COPY_FILE_COPY_H
 
+#include "agent/copy/endpoint.h"
 #include "agent/copy/rate.h"
 #include "base/cancel.h"
 #include "base/cleanup.h"
@@ -16,9 +18,13 @@
 
 struct file_copy_params {
 	const char *source;
-	bool direct;         /* the source is read past the page cache, as its guest writes it */
-	const char *target;  /* exists, as long as the source, reads as zeros */
-	uint64_t size_bytes; /* whole sectors */
+	bool direct;        /* the source is read past the page cache, as its guest writes it */
+	const char *target; /* exists, as long as the source, reads as zeros */
+	/* NBD exports of the two disks, by which they are reached then; NULL: as the files that
+	 * they are. */
+	const struct endpoint_spec *source_export;
+	const struct endpoint_spec *target_export;
+	uint64_t size_bytes;     /* whole sectors */
 	struct rate_limit *rate; /* may be NULL */
 	struct cancel *cancel;
 	const struct cancel *stop; /* a second one, looked at between pieces */
@@ -31,7 +37,7 @@ struct file_copy_params {
 
 struct file_copy;
 
-/* Opens both files. The strings are copied, rate and cancel borrowed. Belongs to one thread. */
+/* Opens both. The strings are copied, rate and cancel borrowed. Belongs to one thread. */
 int file_copy_open(
 	const struct file_copy_params *params, struct file_copy **ret_copy, struct fault *fault);
 struct file_copy *file_copy_close(struct file_copy *copy);

@@ -31,6 +31,7 @@ struct watchdog {
 	char *run_dir;
 	struct child *child;
 	int fd;
+	bool guards_pause;
 	bool is_disarmed;
 };
 
@@ -103,7 +104,8 @@ static int start_process(
 	char *budget CLEANUP_FREE = xasprintf("%" PRIu64, params->budget_usec);
 	char *output CLEANUP_FREE = guest_file(params->run_dir, GUEST_WATCHDOG_LOG);
 	const char *const argv[] = {params->program, "--run-dir", params->run_dir, "--vm",
-		params->vm_uuid, "--budget-usec", budget, NULL};
+		params->vm_uuid, "--budget-usec", budget, params->guards_pause ? "--pause" : NULL,
+		NULL};
 	const struct run_path path = {.path = params->run_dir, .writable = true};
 	const struct run_params run_params = {
 		.argv = argv,
@@ -196,6 +198,7 @@ int watchdog_start(
 	watchdog->fd = -1;
 	watchdog->vm_uuid = xstrdup(params->vm_uuid);
 	watchdog->run_dir = xstrdup(params->run_dir);
+	watchdog->guards_pause = params->guards_pause;
 	int r = end_left(watchdog, fault);
 	if (r == 0)
 		r = start_process(watchdog, params, fault);
@@ -240,25 +243,23 @@ int watchdog_disarm(struct watchdog *watchdog, struct fault *fault)
 			vm, strerror(-r));
 	if (strcmp(word, WATCHDOG_ACTED) == 0)
 		return fault_text(fault, -ECANCELED,
-			"VM %s: it was paused for longer than its budget, so its watchdog has "
-			"cancelled the move of its memory; the guest runs on here",
-			vm);
+			"VM %s: it was paused for longer than its budget, so its watchdog has %s; "
+			"the guest runs on here",
+			vm,
+			watchdog->guards_pause ? "ended the pause"
+					       : "cancelled the move of its memory");
 	if (strcmp(word, WATCHDOG_DISARMED) != 0)
 		return fault_text(fault, -EREMOTEIO,
-			"VM %s: its watchdog tried to cancel the move of its memory and failed; "
-			"see %s/%s",
-			vm, watchdog->run_dir, GUEST_WATCHDOG_LOG);
+			"VM %s: its watchdog tried to %s and failed; see %s/%s", vm,
+			watchdog->guards_pause ? "end its pause" : "cancel the move of its memory",
+			watchdog->run_dir, GUEST_WATCHDOG_LOG);
 	watchdog->is_disarmed = true;
 	return 0;
 }
 
-struct watchdog *watchdog_stop(struct watchdog *watchdog)
+/* One that was never reached, or does not go by itself, is killed by run_free. */
+static struct watchdog *end(struct watchdog *watchdog)
 {
-	if (!watchdog)
-		return NULL;
-	if (watchdog->fd >= 0)
-		watchdog_disarm(watchdog, NULL);
-	/* One that was never reached, or does not go by itself, is killed by run_free. */
 	if (watchdog->child && watchdog->fd >= 0)
 		run_wait(watchdog->child, clock_deadline(END_USEC));
 	run_free(watchdog->child);
@@ -267,6 +268,23 @@ struct watchdog *watchdog_stop(struct watchdog *watchdog)
 	free(watchdog->run_dir);
 	free(watchdog);
 	return NULL;
+}
+
+struct watchdog *watchdog_stop(struct watchdog *watchdog)
+{
+	if (!watchdog)
+		return NULL;
+	if (watchdog->fd >= 0)
+		watchdog_disarm(watchdog, NULL);
+	return end(watchdog);
+}
+
+struct watchdog *watchdog_abandon(struct watchdog *watchdog)
+{
+	if (!watchdog)
+		return NULL;
+	shutdown(watchdog->fd, SHUT_RDWR);
+	return end(watchdog);
 }
 
 pid_t watchdog_pid(const struct watchdog *watchdog)

@@ -6,13 +6,16 @@
  * the budget. It ends by itself with the guest, or when it was disarmed or has done its work.
  *
  * Only for moves with the capabilities pause-before-switchover and events. One that has been
- * continued is never touched, so it must be disarmed before that. */
+ * continued is never touched, so it must be disarmed before that.
+ *
+ * The same for a guest that the agent itself stops for a moment (guards_pause). */
 #ifndef FERRY_AGENT_GUEST_WATCHDOG_H
 #define FERRY_AGENT_GUEST_WATCHDOG_H
 
 #include "base/cleanup.h"
 #include "base/fault.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -22,7 +25,10 @@ struct watchdog_params {
 	const char *program;  /* ferry-watchdog */
 	const char *run_dir;  /* of the guest */
 	const char *vm_uuid;  /* for the log */
-	uint64_t budget_usec; /* longest pause at the switch before it is disarmed */
+	uint64_t budget_usec; /* longest pause before it is disarmed */
+	/* It guards a guest that the agent is about to stop for a moment, and not one that moves:
+	 * instead of cancelling a move it lets one that is stopped run again. */
+	bool guards_pause;
 };
 
 /* Starts it, after ending one that an earlier agent left for that guest; when it returns 0 the
@@ -37,6 +43,8 @@ int watchdog_start(
 int watchdog_disarm(struct watchdog *watchdog, struct fault *fault);
 /* Disarms and ends it. NULL is fine. */
 struct watchdog *watchdog_stop(struct watchdog *watchdog);
+/* It does its duty as if the agent had died, and ends; waited for up to 2 s. NULL is fine. */
+struct watchdog *watchdog_abandon(struct watchdog *watchdog);
 pid_t watchdog_pid(const struct watchdog *watchdog);
 
 DEFINE_CLEANUP(struct watchdog *, watchdog_stop)

@@ -6,8 +6,9 @@
  * watchdog that finds an earlier state may cancel, and one that finds a later state does nothing,
  * whatever has happened.
  *
- * It never says `cont`: a move that is cancelled resumes the guest if it ran before, which nobody
- * knows better than QEMU, and leaves one that somebody has paused as it was. */
+ * There it never says `cont`: a move that is cancelled resumes the guest if it ran before, which
+ * nobody knows better than QEMU, and leaves one that somebody has paused as it was. Only with
+ * --pause it does: nothing moves then, and the agent has seen that the guest ran. */
 #include "agent/guest/guest_spec.h"
 #include "agent/guest/qmp.h"
 #include "agent/guest/watchdog_words.h"
@@ -29,35 +30,61 @@
 #define ACT_USEC (60 * USEC_PER_SEC)
 /* Events tell of each change; a look in between, should one be missing. */
 #define LOOK_USEC (100 * USEC_PER_MSEC)
+/* The last word of an agent that is dead may still be on its way to QEMU. */
+#define LATE_USEC (300 * USEC_PER_MSEC)
 
 struct options {
 	const char *run_dir;
 	const char *vm;
 	uint64_t budget_usec;
+	bool is_pause;
+};
+
+struct duty;
+
+/* What is guarded. */
+struct guard {
+	const char *query; /* command that tells its state */
+	const char *held;  /* the state in which the guest stands still */
+	/* 0: the guest is as it was before. */
+	int (*give_back)(struct duty *duty);
 };
 
 struct duty {
 	const struct options *options;
+	const struct guard *guard;
 	int listen_fd;
 	int agent_fd;
 	struct qmp *qmp;
 	struct cancel *lost; /* QEMU is gone */
-	int bell;            /* eventfd: the move's state has changed */
-	/* Since when it is in pre-switchover; 0: it is not. Written by the monitor's thread. */
+	int bell;            /* eventfd: the state has changed */
+	/* Since when the guest is held; 0: it is not. Written by the monitor's thread. */
 	_Atomic uint64_t held_usec;
 };
 
 /* --- What the monitor tells ---------------------------------------------------------------------
  */
 
+/* Whether the event tells of the guarded state, and whether the guest is held in it. */
+static bool tells(
+	const struct duty *duty, const char *name, const struct value *data, bool *ret_is_held)
+{
+	if (duty->options->is_pause) {
+		*ret_is_held = strcmp(name, "STOP") == 0;
+		return *ret_is_held || strcmp(name, "RESUME") == 0;
+	}
+	*ret_is_held = strcmp(value_find_string(data, "status", ""), duty->guard->held) == 0;
+	return strcmp(name, "MIGRATION") == 0;
+}
+
 static void monitor_event(void *arg, const char *name, const struct value *data)
 {
 	struct duty *duty = arg;
 	uint64_t one = 1;
+	bool is_held;
 
-	if (strcmp(name, "MIGRATION") != 0)
+	if (!tells(duty, name, data, &is_held))
 		return;
-	bool is_held = strcmp(value_find_string(data, "status", ""), "pre-switchover") == 0;
 	atomic_store(&duty->held_usec, is_held ? clock_now_usec() : 0);
 	ssize_t ignored = write(duty->bell, &one, sizeof(one));
 	(void)ignored; /* full: it has rung already */
@@ -133,6 +160,17 @@ static bool is_over(const char *migration)
 /* --- The act ------------------------------------------------------------------------------------
  */
 
+/* Waits for the next change, or a moment. */
+static int await_change(struct duty *duty)
+{
+	struct pollfd fd = {.fd = duty->bell, .events = POLLIN};
+	int r = cancel_poll(duty->lost, &fd, 1, clock_deadline(LOOK_USEC));
+
+	if (r >= 0)
+		hush(duty);
+	return MIN(r, 0);
+}
+
 /* Waits until what was cancelled has ended. */
 static int await_over(struct duty *duty, uint64_t deadline_usec, char migration[static 32])
 {
@@ -144,11 +182,9 @@ static int await_over(struct duty *duty, uint64_t deadline_usec, char migration[
 			return 0;
 		if (clock_now_usec() >= deadline_usec)
 			return -ETIMEDOUT;
-		struct pollfd fd = {.fd = duty->bell, .events = POLLIN};
-		r = cancel_poll(duty->lost, &fd, 1, clock_deadline(LOOK_USEC));
+		r = await_change(duty);
 		if (r < 0)
 			return r;
-		hush(duty);
 	}
 }
 
@@ -187,6 +223,29 @@ static int cancel_move(struct duty *duty)
 	return r < 0 ? r : await_resumed(duty, deadline);
 }
 
+static const struct guard move_guard = {"query-migrate", "pre-switchover", cancel_move};
+
+static int end_pause(struct duty *duty)
+{
+	uint64_t deadline = clock_deadline(ACT_USEC);
+	uint64_t late = clock_deadline(LATE_USEC);
+	char run_state[32];
+
+	for (;;) {
+		int r = ask_status(duty, "query-status", deadline, run_state);
+		if (r == 0 && strcmp(run_state, "paused") == 0)
+			return ask(duty, "cont", deadline, NULL);
+		if (r == 0 && clock_now_usec() >= late)
+			return 0;
+		if (r == 0)
+			r = await_change(duty);
+		if (r < 0)
+			return r;
+	}
+}
+
+static const struct guard pause_guard = {"query-status", "paused", end_pause};
+
 static void say(struct duty *duty, const char *word)
 {
 	ssize_t ignored = send(duty->agent_fd, word, strlen(word), MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -197,7 +256,7 @@ static void say(struct duty *duty, const char *word)
 static int act(struct duty *duty, const char *reason)
 {
 	log_warn("watchdog.acts", "vm=%s reason=\"%s\"", duty->options->vm, reason);
-	int r = cancel_move(duty);
+	int r = duty->guard->give_back(duty);
 	if (r < 0)
 		log_warn("watchdog.failed", "vm=%s error=\"%s\"", duty->options->vm, strerror(-r));
 	else
@@ -212,12 +271,12 @@ static int act(struct duty *duty, const char *reason)
 /* When its time is up: an event that is on its way may say that it has been continued. */
 static int act_if_held(struct duty *duty, bool *ret_has_acted)
 {
-	char migration[32];
-	int r = ask_status(duty, "query-migrate", clock_deadline(ACT_USEC), migration);
+	char state[32];
+	int r = ask_status(duty, duty->guard->query, clock_deadline(ACT_USEC), state);
 
 	if (r < 0)
 		return r;
-	if (strcmp(migration, "pre-switchover") != 0) {
+	if (strcmp(state, duty->guard->held) != 0) {
 		atomic_store(&duty->held_usec, 0);
 		return 0;
 	}
@@ -279,16 +338,16 @@ static int open_monitor(struct duty *duty, struct fault *fault)
 		.lost = monitor_lost,
 		.arg = duty,
 	};
-	char migration[32];
+	char state[32];
 	int r = qmp_open(&params, &duty->qmp, fault);
 
-	if (r == 0 && ask_status(duty, "query-migrate", params.deadline_usec, migration) < 0)
+	if (r == 0 && ask_status(duty, duty->guard->query, params.deadline_usec, state) < 0)
 		r = fault_text(fault, -EIO, "the monitor %s does not answer", path);
 	if (r < 0)
 		return r;
 	/* An event that has come meanwhile knows better. */
 	uint64_t none = 0;
-	if (strcmp(migration, "pre-switchover") == 0)
+	if (strcmp(state, duty->guard->held) == 0)
 		atomic_compare_exchange_strong(&duty->held_usec, &none, clock_now_usec());
 	return 0;
 }
@@ -342,6 +401,7 @@ static int run(const struct options *options, struct fault *fault)
 {
 	struct duty duty = {
 		.options = options,
+		.guard = options->is_pause ? &pause_guard : &move_guard,
 		.listen_fd = -1,
 		.agent_fd = -1,
 		.lost = cancel_new(),
@@ -375,6 +435,7 @@ static bool parse_options(int argc, char **argv, struct options *options)
 		{"run-dir", required_argument, NULL, 'r'},
 		{"vm", required_argument, NULL, 'v'},
 		{"budget-usec", required_argument, NULL, 'b'},
+		{"pause", no_argument, NULL, 'p'},
 		{NULL, 0, NULL, 0},
 	};
 	int c;
@@ -384,6 +445,8 @@ static bool parse_options(int argc, char **argv, struct options *options)
 			options->run_dir = optarg;
 		else if (c == 'v')
 			options->vm = optarg;
+		else if (c == 'p')
+			options->is_pause = true;
 		else if (c != 'b' || parse_uint64(optarg, &options->budget_usec) < 0)
 			return false;
 	}
@@ -396,7 +459,8 @@ int main(int argc, char **argv)
 	struct options options = {0};
 
 	if (!parse_options(argc, argv, &options)) {
-		fputs("usage: ferry-watchdog --run-dir DIR --vm UUID --budget-usec NUMBER\n"
+		fputs("usage: ferry-watchdog --run-dir DIR --vm UUID --budget-usec NUMBER "
+		      "[--pause]\n"
 		      "It is started by ferryd; see ferryd(8).\n",
 			stderr);
 		return 2;

@@ -208,9 +208,9 @@ static int check_cancel(const struct copies *copies, struct fault *fault)
 static int make_file(struct copies *copies, const struct storage_move *file, struct fault *fault)
 {
 	const struct storage *storage = copies->params->storage;
-	int r = storage_copy_prepare(storage, file, 0, fault);
+	int r = file->disk_bytes ? 0 : storage_copy_prepare(storage, file, 0, fault);
 
-	if (r == 0)
+	if (r == 0 && !file->disk_bytes)
 		r = file_copy_reflink(file->from.path, file->to.path, fault);
 	if (r != 0)
 		return r;
@@ -227,9 +227,8 @@ static int copy_file(struct copies *copies, size_t i, bool is_full, struct fault
 {
 	const struct storage_move *file = &copies->files[i];
 	bool stays = copies_guest_writes(copies, i);
-	const struct file_copy_params params = {
+	struct file_copy_params params = {
 		.source = file->from.path,
-		.direct = stays && copies->disks[i].node.direct,
 		.target = file->to.path,
 		.size_bytes = file->file_bytes,
 		.rate = copies->rate,
@@ -240,13 +239,13 @@ static int copy_file(struct copies *copies, size_t i, bool is_full, struct fault
 		.arg = copies,
 	};
 	struct file_copy *copy CLEANUP_FILE_COPY = NULL;
-	int r = is_full && !stays ? 0 : file_copy_open(&params, &copy, fault);
+	int r = 0;
 
-	if (r == 0 && !is_full)
-		r = file_copy_bulk(copy, fault);
-	if (r == 0 && stays)
-		copies->disks[i].copy = TAKE_PTR(copy);
-	return r;
+	if (stays)
+		r = copies_guest_open(copies, i, &params, fault);
+	else if (!is_full)
+		r = file_copy_open(&params, &copy, fault);
+	return r < 0 || is_full ? r : file_copy_bulk(stays ? copies->disks[i].copy : copy, fault);
 }
 
 /* All files are made before the first is filled, so that too little room is seen at once. */
@@ -294,7 +293,8 @@ static int run(struct copies *copies, struct fault *fault)
 		r = copies_guest_begin(copies, fault);
 	if (r == 0)
 		r = copy_files(copies, fault);
-	if (r < 0 && copies_guest_has_ended(copies))
+	copies_guest_close(copies);
+	if (r < 0 && copies_guest_has_ended_by(copies, r))
 		r = report_end(fault);
 	if (r == 0)
 		r = INJECT_FAULT(fault, "copy.commit.before");

@@ -29,8 +29,8 @@ struct copies_request {
 /* Blocks until it is done; the caller frees *ret_ref: of the new VDI or VM, of a revert the VM that
  * was reverted. After an error everything is as it was. HANDLE_INVALID, VDI_IN_USE [vdi, op],
  * SR_NOT_ATTACHED [sr], VDI_MISSING [sr, vdi], SR_BACKEND_FAILURE_44, TASK_CANCELLED [task]; of a
- * VM what vm_check_operation says; of a guest that runs OPERATION_NOT_ALLOWED [text] (an image that
- * is not raw), or a text: it ended, or writes faster than can be copied. */
+ * VM what vm_check_operation says; of a guest that runs a text: it ended, or writes faster than can
+ * be copied. */
 int copies_run(const struct supervisor_params *params, const struct copies_request *request,
 	char **ret_ref, struct fault *fault);
 /* Once, at the daemon's start. What cannot be settled now is logged, and stays until the next. */

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A snapshot of a guest that runs on. What it writes is tracked from before the first read; after
- * the first pass, in which each disk is copied as it changes, come rounds over what was written
- * meanwhile. When little is left the guest is stopped, the rest of all its disks is read into
- * memory, and it goes on: that is the moment which the snapshot holds. Only its own disks are read
- * in the pause. Where the snapshot goes may be slow, or full: the guest does not notice. */
+/* A snapshot of a guest that runs on (copies_pause.c has the moment in which it does not). What it
+ * writes is tracked from before the first read; after the first pass, in which each disk is copied
+ * as it changes, come rounds over what was written meanwhile. When little is left the guest is
+ * stopped, the rest of all its disks is read into memory, and it goes on: that is the moment which
+ * the snapshot holds. Only its own disks are read in the pause. Where the snapshot goes may be
+ * slow, or full: the guest does not notice. */
 #include "agent/migrate/copies_internal.h"
 
 #include "base/alloc.h"
@@ -18,11 +19,9 @@
 /* The guest is stopped when so little is left, or this much and rounds make it no less. */
 #define FEW_BYTES  (UINT64_C(1) << 20)
 #define LAST_BYTES (UINT64_C(16) << 20)
-/* More than that is not read into memory: it goes on, and is stopped again later. */
-#define HOLD_BYTES (4 * LAST_BYTES)
-#define HOLD_USEC  (300 * USEC_PER_MSEC)
 #define MAX_STOPS  5
 #define MAX_ROUNDS 40
+#define END_USEC   USEC_PER_SEC
 
 /* --- Whose guest --------------------------------------------------------------------------------
  */
@@ -80,6 +79,28 @@ bool copies_guest_has_ended(const struct copies *copies)
 	return copies->resident && !guest_is_alive(resident_guest(copies->resident));
 }
 
+bool copies_guest_has_ended_by(const struct copies *copies, int error)
+{
+	bool is_lost = error == -ECONNRESET || error == -ENOTCONN || error == -ECONNREFUSED;
+
+	if (!copies->resident || !is_lost)
+		return copies_guest_has_ended(copies);
+	struct guest_watch *watch CLEANUP_GUEST_WATCH =
+		guest_watch_new(resident_guest(copies->resident));
+	uint64_t deadline = clock_deadline(END_USEC);
+	int r = 1;
+	while (!copies_guest_has_ended(copies) && r > 0) {
+		struct pollfd fd = {.fd = guest_watch_fd(watch), .events = POLLIN};
+		char *name CLEANUP_FREE = NULL;
+		struct value *data CLEANUP_VALUE = NULL;
+		uint64_t usec;
+		r = cancel_poll(NULL, &fd, 1, deadline);
+		if (r > 0)
+			guest_watch_take(watch, &name, &data, &usec);
+	}
+	return copies_guest_has_ended(copies);
+}
+
 /* --- Beginning ----------------------------------------------------------------------------------
  */
 
@@ -100,10 +121,7 @@ static int find_disk(struct copies *copies, size_t i, struct fault *fault)
 	r = guest_node_find(
 		resident_guest(copies->resident), copies->files[i].from.path, &disk->node, fault);
 	if (r == 0 && !disk->node.is_raw)
-		return fault_set(fault, -EPERM, "OPERATION_NOT_ALLOWED",
-			"A snapshot of a running guest needs disks whose images are raw: halt the "
-			"VM first",
-			NULL);
+		r = storage_copy_plan_image(&copies->files[i], fault);
 	disk->number = copies->n_tracked++;
 	return r;
 }
@@ -113,12 +131,15 @@ static int start_tracking(struct copies *copies, struct fault *fault)
 	struct dirty_disk *disks CLEANUP_FREE = xcalloc(copies->n_files + 1, sizeof(*disks));
 	char *job CLEANUP_FREE = job_new(copies);
 
-	for (size_t i = 0; i < copies->n_files; i++)
+	for (size_t i = 0; i < copies->n_files; i++) {
+		const struct storage_move *file = &copies->files[i];
 		if (copies_guest_writes(copies, i))
 			disks[copies->disks[i].number] = (struct dirty_disk){
 				.node = copies->disks[i].node.name,
-				.size_bytes = copies->files[i].file_bytes,
+				.size_bytes =
+					file->disk_bytes ? file->disk_bytes : file->file_bytes,
 			};
+	}
 	copies->dirty = dirty_new(&(struct dirty_params){
 		.guest = resident_guest(copies->resident),
 		.job = job,
@@ -142,6 +163,42 @@ int copies_guest_begin(struct copies *copies, struct fault *fault)
 	for (size_t i = 0; r == 0 && i < copies->n_files; i++)
 		r = find_disk(copies, i, fault);
 	return r < 0 ? r : start_tracking(copies, fault);
+}
+
+/* An image that is not raw is read as the guest sees it, through its own QEMU: what is in the file
+ * is behind what QEMU holds in memory. */
+static int open_image(
+	struct copies *copies, size_t i, struct file_copy_params *params, struct fault *fault)
+{
+	struct copies_disk *disk = &copies->disks[i];
+	struct endpoint_spec source = {.kind = ENDPOINT_NBD};
+	struct endpoint_spec target = {.kind = ENDPOINT_NBD};
+	const struct served_image_params image = {
+		.owner = copies->uuid, .path = params->target, .writable = true};
+	int r = served_image_open(
+		copies->params, &image, params->cancel, &target, &disk->target, fault);
+
+	if (r == 0)
+		r = image_export_open(resident_guest(copies->resident), copies->uuid, &disk->node,
+			&disk->source, fault);
+	if (r < 0)
+		return r;
+	source.socket_path = image_export_socket(disk->source);
+	source.export_name = image_export_name(disk->source);
+	params->size_bytes = copies->files[i].disk_bytes;
+	params->source_export = &source;
+	params->target_export = &target;
+	return file_copy_open(params, &disk->copy, fault);
+}
+
+int copies_guest_open(
+	struct copies *copies, size_t i, struct file_copy_params *params, struct fault *fault)
+{
+	struct copies_disk *disk = &copies->disks[i];
+
+	params->direct = disk->node.direct;
+	return disk->node.is_raw ? file_copy_open(params, &disk->copy, fault)
+				 : open_image(copies, i, params, fault);
 }
 
 /* --- Rounds -------------------------------------------------------------------------------------
@@ -197,81 +254,8 @@ static int follow(struct copies *copies, struct fault *fault)
 		left, MAX_ROUNDS);
 }
 
-/* --- The moment ---------------------------------------------------------------------------------
+/* --- The end of the copy ------------------------------------------------------------------------
  */
-
-static void drop_last(struct copies_disk *disk)
-{
-	free(disk->last);
-	disk->last = NULL;
-	disk->n_last = 0;
-}
-
-/* -ETIMEDOUT: it is too much to hold the guest for. */
-static int hold_rest(struct copies *copies, uint64_t deadline_usec, struct fault *fault)
-{
-	uint64_t bytes = 0;
-	int r = dirty_check(copies->dirty, fault);
-
-	if (r == 0)
-		r = dirty_freeze(copies->dirty, fault);
-	for (size_t i = 0; r == 0 && i < copies->n_files; i++) {
-		struct copies_disk *disk = &copies->disks[i];
-		if (!copies_guest_writes(copies, i))
-			continue;
-		drop_last(disk);
-		r = dirty_list(copies->dirty, disk->number, &disk->last, &disk->n_last, fault);
-		for (size_t j = 0; r == 0 && j < disk->n_last; j++)
-			bytes += disk->last[j].length;
-		if (r == 0 && bytes > HOLD_BYTES)
-			r = fault_text(fault, -ETIMEDOUT,
-				"the guest wrote %" PRIu64 " bytes at once", bytes);
-		if (r == 0)
-			r = file_copy_hold(
-				disk->copy, disk->last, disk->n_last, deadline_usec, fault);
-	}
-	return r;
-}
-
-/* Stored before: whoever finds it stopped lets it run again. */
-static int stop(struct copies *copies, struct fault *fault)
-{
-	copies->stops = true;
-	int r = copies_store(copies, fault);
-
-	return r < 0 ? r : guest_pause(resident_guest(copies->resident), fault);
-}
-
-static int go_on(struct copies *copies, struct fault *fault)
-{
-	int r = guest_unpause(resident_guest(copies->resident), fault);
-
-	if (r < 0)
-		return r;
-	copies->stops = false;
-	return copies_store(copies, fault);
-}
-
-/* -ETIMEDOUT: the guest runs again, and all is as before. What fails while it is stopped is
- * settled. */
-static int take_rest(struct copies *copies, struct fault *fault)
-{
-	bool is_running = false;
-	int r = guest_is_running(resident_guest(copies->resident), &is_running, fault);
-
-	if (r == 0 && is_running)
-		r = stop(copies, fault);
-	if (r < 0)
-		return r;
-	uint64_t stopped_usec = clock_now_usec();
-	int held = hold_rest(copies, stopped_usec + HOLD_USEC, fault);
-	copies->instant_sec = clock_wall_sec();
-	if (is_running)
-		r = go_on(copies, held < 0 ? NULL : fault);
-	log_info("COPY-INSTANT", "copy=%s pause_usec=%" PRIu64 " result=%d", copies->uuid,
-		is_running ? clock_now_usec() - stopped_usec : 0, held);
-	return held < 0 ? held : r;
-}
 
 static int write_rest(struct copies *copies, struct fault *fault)
 {
@@ -295,9 +279,19 @@ int copies_guest_finish(struct copies *copies, struct fault *fault)
 		fault_clear(fault);
 		r = follow(copies, fault);
 		if (r == 0)
-			r = take_rest(copies, fault);
+			r = copies_pause(copies, fault);
 	}
 	return r < 0 ? r : write_rest(copies, fault);
+}
+
+void copies_guest_close(struct copies *copies)
+{
+	for (size_t i = 0; copies->disks && i < copies->n_files; i++) {
+		struct copies_disk *disk = &copies->disks[i];
+		disk->copy = file_copy_close(disk->copy);
+		disk->source = image_export_close(disk->source);
+		disk->target = served_image_close(disk->target);
+	}
 }
 
 /* --- Its end ------------------------------------------------------------------------------------
@@ -317,6 +311,8 @@ int copies_guest_settle(const struct copies *copies, struct fault *fault)
 		return 0;
 	struct guest *guest = resident_guest(resident);
 	int r = copies->stops ? guest_let_run(guest, fault) : 0;
+	if (r == 0)
+		r = image_export_forget(guest, copies->uuid, fault);
 	if (r == 0) {
 		dirty = dirty_new(&(struct dirty_params){
 			.guest = guest, .job = job, .disks = &any, .n_disks = 1});
@@ -330,12 +326,17 @@ int copies_guest_settle(const struct copies *copies, struct fault *fault)
 
 void copies_guest_clear(struct copies *copies)
 {
+	copies_guest_close(copies);
 	for (size_t i = 0; copies->disks && i < copies->n_files; i++) {
 		guest_node_clear(&copies->disks[i].node);
-		file_copy_close(copies->disks[i].copy);
-		drop_last(&copies->disks[i]);
+		free(copies->disks[i].last);
 	}
 	free(copies->disks);
+	/* One that could not be let run is its watchdog's. */
+	if (copies->stops)
+		watchdog_abandon(copies->watchdog);
+	else
+		watchdog_stop(copies->watchdog);
 	dirty_free(copies->dirty);
 	guests_release(copies->resident);
 }

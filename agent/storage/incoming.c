@@ -89,24 +89,25 @@ static int check_owner(const struct storage *storage, const struct image_entry *
 }
 
 /* Makes the file, or finds the one that an earlier call made. */
-static int ensure_file(const struct image_entry *entry, uint64_t size_bytes,
-	const struct disk_info *found, struct fault *fault)
+static int ensure_file(const struct storage *storage, const struct image_entry *entry,
+	uint64_t size_bytes, enum image_format format, const struct disk_info *found,
+	struct fault *fault)
 {
 	int r = 0;
 
 	/* Cut short by a crash, or of another plan: nothing in it can be relied on. */
-	if (found && found->size_bytes != size_bytes) {
+	if (found && (format != IMAGE_RAW || found->size_bytes != size_bytes)) {
 		r = disk_remove(entry->path, fault);
 		found = NULL;
 	}
 	if (r == 0 && !found)
-		r = disk_create(entry->path, size_bytes, fault);
+		r = image_create(storage->qemu_img, entry->path, format, size_bytes, fault);
 	return r < 0 ? sr_fault_from_disk(fault, r, SR_FAILURE_VDI_CREATE) : 0;
 }
 
 /* Checks, then journal, then file. */
 static int prepare(const struct storage *storage, const struct image_entry *entry, const char *dir,
-	uint64_t size_bytes, struct fault *fault)
+	uint64_t size_bytes, enum image_format format, struct fault *fault)
 {
 	struct journal journal CLEANUP_JOURNAL = {0};
 	struct disk_info info = {0};
@@ -124,15 +125,15 @@ static int prepare(const struct storage *storage, const struct image_entry *entr
 		r = journal_record(storage, entry, &id, fault);
 	if (r < 0)
 		return r;
-	r = ensure_file(entry, size_bytes, found, fault);
+	r = ensure_file(storage, entry, size_bytes, format, found, fault);
 	if (r < 0 && !row)
 		journal_undo(storage, id, entry, r);
 	return r;
 }
 
 int storage_prepare_image(const struct storage *storage, const char *owner, const char *sr,
-	const char *location, uint64_t size_bytes, uint64_t need_bytes, char **ret_path,
-	struct fault *fault)
+	const char *location, enum image_format format, uint64_t size_bytes, uint64_t need_bytes,
+	char **ret_path, struct fault *fault)
 {
 	char *dir CLEANUP_FREE = NULL;
 	char *path CLEANUP_FREE = NULL;
@@ -152,7 +153,7 @@ int storage_prepare_image(const struct storage *storage, const char *owner, cons
 		.location = location,
 		.path = path,
 		.need_bytes = MIN(need_bytes, (uint64_t)INT64_MAX)};
-	r = prepare(storage, &entry, dir, size_bytes, fault);
+	r = prepare(storage, &entry, dir, size_bytes, format, fault);
 	if (r < 0)
 		return r;
 	*ret_path = TAKE_PTR(path);
@@ -168,7 +169,7 @@ int storage_prepare_disk(const struct storage *storage, const char *owner, const
 	if (!uuid_is_valid(vdi_uuid))
 		return fault_set(fault, -EINVAL, "UUID_INVALID", "VDI", vdi_uuid, NULL);
 	int r = storage_prepare_image(
-		storage, owner, sr, location, size_bytes, need_bytes, ret_path, fault);
+		storage, owner, sr, location, IMAGE_RAW, size_bytes, need_bytes, ret_path, fault);
 	if (r == 0)
 		*ret_location = TAKE_PTR(location);
 	return r;

@@ -90,17 +90,33 @@ int storage_copy_plan(const struct storage *storage, const char *owner, const ch
 	return plan(storage, &move, sr, uuid, ret_move, fault);
 }
 
+int storage_copy_plan_image(struct storage_move *move, struct fault *fault)
+{
+	struct image_info info;
+	int r = image_inspect(move->from.path, &info, fault);
+
+	if (r < 0)
+		return sr_fault_from_disk(fault, r, SR_FAILURE_VDI_UNAVAILABLE);
+	move->disk_bytes = info.virtual_bytes;
+	return 0;
+}
+
 int storage_copy_prepare(const struct storage *storage, const struct storage_move *move,
 	uint64_t need_bytes, struct fault *fault)
 {
 	char *path CLEANUP_FREE = NULL;
+
+	if (move->disk_bytes)
+		return storage_prepare_image(storage, move->owner, move->to.sr, move->to.location,
+			image_format_of(move->to.location), move->disk_bytes, need_bytes, &path,
+			fault);
 	/* A qcow2 file may end anywhere, and does not mind zeros behind its end; files are copied
 	 * in whole sectors. */
 	int r = disk_grow(move->from.path, move->file_bytes, fault);
 
 	return r < 0 ? r
 		     : storage_prepare_image(storage, move->owner, move->to.sr, move->to.location,
-			       move->file_bytes, need_bytes, &path, fault);
+			       IMAGE_RAW, move->file_bytes, need_bytes, &path, fault);
 }
 
 int storage_move_prepare(

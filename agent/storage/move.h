@@ -20,6 +20,7 @@ struct storage_move {
 	struct storage_place to;
 	uint64_t file_bytes; /* length of the file */
 	uint64_t data_bytes; /* what it has allocated */
+	uint64_t disk_bytes; /* the new one is an image of its own; 0: it is the old file's copy */
 };
 
 void storage_move_clear(struct storage_move *move);
@@ -39,6 +40,9 @@ int storage_move_commit(const struct storage *storage, const struct storage_move
 /* As storage_move_plan, for a file that another VDI is to have. */
 int storage_copy_plan(const struct storage *storage, const char *owner, const char *vdi,
 	const char *sr, struct storage_move *ret_move, struct fault *fault);
+/* The file cannot be copied as it is, as a guest has it: the new one will be an empty image of the
+ * same format, for a disk of the same size. */
+int storage_copy_plan_image(struct storage_move *move, struct fault *fault);
 /* As storage_move_prepare, for the new file alone; need_bytes of room are asked for. Repeating it
  * is fine. */
 int storage_copy_prepare(const struct storage *storage, const struct storage_move *move,

@@ -4,6 +4,7 @@
 #define FERRY_AGENT_STORAGE_PRIVATE_H
 
 #include "agent/storage/storage.h"
+#include "target/image.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -54,10 +55,11 @@ struct value *storage_vdi_operations(void);
 /* Adds bytes to SR.virtual_allocation. Called inside a transaction of pool.db. */
 int sr_add_allocation(struct pool_db *pool, const char *sr, int64_t bytes, struct fault *fault);
 
-/* storage_prepare_disk under a file name of the caller's choice, and for a file of any format. */
+/* storage_prepare_disk under a file name of the caller's choice: an empty image of that format, or
+ * (IMAGE_RAW) a file into which one of any format is to be copied. */
 int storage_prepare_image(const struct storage *storage, const char *owner, const char *sr,
-	const char *location, uint64_t size_bytes, uint64_t need_bytes, char **ret_path,
-	struct fault *fault);
+	const char *location, enum image_format format, uint64_t size_bytes, uint64_t need_bytes,
+	char **ret_path, struct fault *fault);
 
 /* The directory, checked, of a device_config:location, with symbolic links resolved: it is there,
  * the daemon can write it, and no other PBD of this host than `pbd` (may be NULL) uses it. */

@@ -2,22 +2,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Snapshots of a guest that runs and writes: all its disks at one moment, all or nothing, unnoticed by the guest."""
 
+import functools
+import hashlib
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 import linuxguest  # noqa: E402
-from ferrytest import MIB, NULL, Pool, digest, has_failed, wait_for  # noqa: E402
+from ferrytest import MIB, NULL, Pool, has_failed, wait_for  # noqa: E402
 from monitor import Monitor  # noqa: E402
 from shellguest import Guest  # noqa: E402
 from xensession import Failure, wait_by_polling  # noqa: E402
 
 DISK = 16 * MIB
 DATA = 6 * MIB  # of each disk, behind what the guest writes
+IMAGES = ("raw", "qcow2")
 COUNTER = 4 * MIB
 # A number to the first disk, then to the second; and, so that there is something to follow, blocks here and there.
 COUNT = ("(n=0; while :; do n=$((n+1)); for d in a b; do printf %08d $n | dd of=/dev/vd$d bs=512 seek=8192 "
@@ -26,13 +31,53 @@ NOISE = ("(k=0; while :; do k=$(((k*5+7)%64)); dd if=/dev/urandom of=/dev/vdb bs
          "conv=notrunc,fsync 2>/dev/null || echo guest: write fail''ed; done) &")
 
 
-def counter(path):
+def is_qcow2(path):
+    return path.endswith(".qcow2")
+
+
+def runs(path):
+    """Where the disk's content is in a qcow2 file, which a guest may have."""
+    text = subprocess.run(["qemu-img", "map", "-U", "-f", "qcow2", "--output=json", path], check=True, stdout=subprocess.PIPE).stdout
+    return [run for run in json.loads(text) if run["data"] and not run["zero"]]
+
+
+def read(path, length, offset):
+    """What is on the disk, and on the host's storage: not what a QEMU may have in memory."""
     with open(path, "rb") as file:
-        return int(os.pread(file.fileno(), 8, COUNTER).strip(b"\0") or b"0")
+        if not is_qcow2(path):
+            return os.pread(file.fileno(), length, offset)
+        data = bytearray(length)
+        for run in runs(path):
+            begin, end = max(run["start"], offset), min(run["start"] + run["length"], offset + length)
+            if begin < end:
+                data[begin - offset:end - offset] = os.pread(file.fileno(), end - begin, run["offset"] + begin - run["start"])
+        return bytes(data)
+
+
+@functools.cache
+def place_of_counter(path):
+    """Where it is written in place; None: it never was."""
+    for run in runs(path):
+        if run["start"] <= COUNTER < run["start"] + run["length"]:
+            return run["offset"] + COUNTER - run["start"]
+    return None
+
+
+def counter(path):
+    place = place_of_counter(path) if is_qcow2(path) else COUNTER
+    if place is None:
+        place_of_counter.cache_clear()
+        return 0
+    with open(path, "rb") as file:
+        return int(os.pread(file.fileno(), 8, place).strip(b"\0") or b"0")
+
+
+def content(path):
+    return hashlib.sha256(read(path, DISK, 0)).hexdigest()
 
 
 class LiveSnapshot(unittest.TestCase):
-    """One guest for all: each test leaves it running, and nothing else."""
+    """One guest for all, with a raw disk and a qcow2 one: each test leaves it running, and nothing else."""
 
     @classmethod
     def setUpClass(cls):
@@ -43,11 +88,13 @@ class LiveSnapshot(unittest.TestCase):
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m,mode=777", "none", cls.small], check=True)
         cls.addClassCleanup(subprocess.run, ["umount", "-l", cls.small], check=False)
         cls.one, cls.two = cls.a.sr_create("one"), cls.a.sr_create("two", folder=cls.small)
-        cls.disks = [cls.a.vdi_create(sr, DISK) for sr in (cls.one, cls.two)]
-        for vdi in cls.disks:
-            cls.a.vdi_write(vdi, os.urandom(DATA), DISK - DATA)
-        # The guest's own writes need no room.
-        cls.a.vdi_write(cls.disks[1], bytes(DISK - DATA))
+        cls.disks = [cls.a.vdi_create(sr, DISK, image=image) for sr, image in zip((cls.one, cls.two), IMAGES)]
+        cls.a.vdi_write(cls.disks[0], os.urandom(DATA), DISK - DATA)
+        # The guest's own writes need no room there.
+        full = cls.a.path("full.raw")
+        with open(full, "wb") as file:
+            file.write(bytes(DISK - DATA) + os.urandom(DATA))
+        subprocess.run(["qemu-img", "convert", "-n", "-S", "0", "-f", "raw", "-O", "qcow2", full, cls.a.vdi_path(cls.disks[1])], check=True)
         cls.guest = Guest(cls.a, "live", vdis=cls.disks)
         cls.vm = cls.guest.vm
 
@@ -65,9 +112,10 @@ class LiveSnapshot(unittest.TestCase):
         if has_failed(self):
             self.a.show_log(100)
 
-    def wait_for_writes(self):
+    def wait_for_writes(self, path=None):
         seen = set()
-        wait_for("the guest writes", lambda: seen.add(counter(self.path(1))) or len(seen) > 3, 20, 0.01)
+        path = path or self.path(1)
+        wait_for("the guest writes", lambda: seen.add(counter(path)) or len(seen) > 3, 20, 0.01)
 
     def path(self, i):
         return self.a.vdi_path(self.disks[i])
@@ -92,6 +140,7 @@ class LiveSnapshot(unittest.TestCase):
         self.assertNotIn("I/O error", self.guest.console())
         with Monitor(self.a, self.guest.uuid) as monitor:
             monitor.assert_untouched(self)
+            self.assertEqual(monitor.call("query-block-exports")["return"], [])
         self.a.wait_for_no_leftovers(5, running=[self.guest.uuid])
 
     def assert_one_moment(self, snapshot):
@@ -100,9 +149,10 @@ class LiveSnapshot(unittest.TestCase):
         self.assertGreater(second, 0)
         self.assertIn(first - second, (0, 1))
         for i, path in enumerate(paths):
-            with open(path, "rb") as kept, open(self.path(i), "rb") as now:
-                self.assertEqual(os.pread(kept.fileno(), DATA, DISK - DATA), os.pread(now.fileno(), DATA, DISK - DATA))
+            self.assertEqual(read(path, DATA, DISK - DATA), read(self.path(i), DATA, DISK - DATA))
             self.assertLess(os.stat(path).st_blocks * 512, DATA + 4 * MIB)
+            self.assertTrue(path.endswith(IMAGES[i]), path)
+        subprocess.run(["qemu-img", "check", "-q", paths[1]], check=True)
         return first
 
     def remove(self, snapshot):
@@ -134,12 +184,13 @@ class LiveSnapshot(unittest.TestCase):
         self.assertEqual(session.VM_metrics.get_memory_actual(record["metrics"]), "0")
         for vbd in record["VBDs"]:
             self.assertFalse(session.VBD.get_currently_attached(vbd))
-        state = [digest(self.a.vdi_path(vdi)) for vdi in self.a.disks_of(snapshot)]
+        state = [content(self.a.vdi_path(vdi)) for vdi in self.a.disks_of(snapshot)]
         self.assert_goes_on(1)
-        self.assertEqual([digest(self.a.vdi_path(vdi)) for vdi in self.a.disks_of(snapshot)], state)
+        self.assertEqual([content(self.a.vdi_path(vdi)) for vdi in self.a.disks_of(snapshot)], state)
         session.VM.hard_shutdown(self.vm)
         session.VM.revert(snapshot)
-        self.assertEqual([digest(self.path(i)) for i in (0, 1)], state)
+        self.assertEqual([content(self.path(i)) for i in (0, 1)], state)
+        self.assertEqual([session.VDI.get_sm_config(vdi).get("image-format", "raw") for vdi in self.disks], list(IMAGES))
         self.remove(snapshot)
 
     def test_of_one_that_is_paused_and_of_one_disk(self):
@@ -191,11 +242,13 @@ class LiveSnapshot(unittest.TestCase):
         self.a.kill()
         self.a.start()
         self.assert_goes_on()
-        # While the guest is stopped, by both ways out.
-        for point in ("qmp.cont.before", "qmp.cont.after", "copy.commit.before"):
+        # While the guest is stopped, by both ways in and out.
+        for point in ("qmp.stop.before", "qmp.stop.after", "qmp.cont.before", "qmp.cont.after", "copy.commit.before"):
             self.a.points.arm(point, "kill")
+            path = self.path(1)
             self.session.Async.VM.snapshot(self.vm, "new")
             self.a.killed()
+            self.assert_runs_by_itself(path)
             self.a.start()
             self.assert_goes_on()
         self.begin()
@@ -203,7 +256,30 @@ class LiveSnapshot(unittest.TestCase):
         self.a.start()
         self.assert_goes_on()
 
+    def assert_runs_by_itself(self, path):
+        """With nobody there but its watchdog, which has the monitor as long as it is there."""
+        begun = time.monotonic()
+        with Monitor(self.a, self.guest.uuid) as monitor:
+            self.assertEqual(monitor.call("query-status")["return"]["status"], "running")
+        self.assertLess(time.monotonic() - begun, 2)
+        self.wait_for_writes(path)
+
+    def test_an_agent_that_stands_still_does_not_hold_it(self):
+        before = len(self.a.log())
+        self.a.points.arm("qmp.cont.before", "delay 1500")
+        self.session.VM.destroy(self.session.VM.snapshot(self.vm, "new"))
+        self.assertEqual(self.a.log()[before:].count("COPY-INSTANT"), 2)
+        for vdi in set(self.session.VDI.get_all()) - set(self.disks):
+            self.session.VDI.destroy(vdi)
+        self.assert_goes_on()
+
     def test_what_fails_is_undone(self):
+        task = self.begin()
+        wait_for("the qcow2 image is written", self.a.image_servers, 20, 0.01)
+        for pid in self.a.image_servers():
+            os.kill(pid, signal.SIGKILL)
+        self.refused("INTERNAL_ERROR", wait_by_polling, self.session, task)
+        self.assert_goes_on()
         for point, rule in (("qmp.transaction.after", "error EREMOTEIO"), ("qmp.stop.before", "error EREMOTEIO"),
                             ("qmp.cont.before", "error EREMOTEIO")):
             self.a.points.arm(point, rule)

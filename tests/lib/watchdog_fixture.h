@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* An agent that has a watchdog, and can be killed: the test program itself, started once more with
- * the arguments "agent RUN_DIR". */
+ * the arguments "agent RUN_DIR" or "pausing RUN_DIR". */
 #ifndef FERRY_TESTS_LIB_WATCHDOG_FIXTURE_H
 #define FERRY_TESTS_LIB_WATCHDOG_FIXTURE_H
 
@@ -44,12 +44,13 @@ static inline struct watchdog_params watchdog_params_of(const char *run_dir, uin
 }
 
 /* Starts a watchdog, says which, and stays until it is killed. */
-static inline int agent_main(const char *run_dir)
+static inline int agent_main(const char *mode, const char *run_dir)
 {
-	const struct watchdog_params params = watchdog_params_of(run_dir, LONG);
+	struct watchdog_params params = watchdog_params_of(run_dir, LONG);
 	struct watchdog *watchdog = NULL;
 
 	log_set_level(LOG_LEVEL_NONE);
+	params.guards_pause = strcmp(mode, "pausing") == 0;
 	if (watchdog_start(&params, &watchdog, NULL) < 0)
 		return 1;
 	printf("%d\n", (int)watchdog_pid(watchdog));
@@ -58,9 +59,9 @@ static inline int agent_main(const char *run_dir)
 		pause();
 }
 
-static inline void agent_start(struct agent *agent, char *run_dir)
+static inline void agent_start(struct agent *agent, char *mode, char *run_dir)
 {
-	char *const argv[] = {"test", "agent", run_dir, NULL};
+	char *const argv[] = {"test", mode, run_dir, NULL};
 	posix_spawn_file_actions_t actions;
 	int ends[2];
 

@@ -3,6 +3,7 @@
 #include "agent/copy/file_copy.h"
 
 #include "tests/lib/check.h"
+#include "tests/lib/nbd.h"
 
 #include "base/alloc.h"
 #include "base/io.h"
@@ -242,6 +243,100 @@ static void a_missing_target_is_an_error(void **state)
 	assert_null(copy);
 }
 
+/* --- Images that are not raw --------------------------------------------------------------------
+ */
+
+struct images {
+	struct nbd_fixture source, target;
+	struct endpoint *writer; /* of the source */
+	struct file_copy *copy;
+	unsigned char *data; /* MIB */
+};
+
+static void images_begin(struct images *images, struct files *f)
+{
+	nbd_start(&images->source, "qcow2", SIZE);
+	nbd_start(&images->target, "qcow2", SIZE);
+	struct endpoint_spec source = nbd_spec(&images->source);
+	struct endpoint_spec target = nbd_spec(&images->target);
+	images->data = malloc(MIB);
+	check_ok(&f->fault, endpoint_open(&source, f->cancel, &images->writer, &f->fault));
+	check_ok(&f->fault, file_copy_open(
+				    &(struct file_copy_params){
+					    .source = images->source.image,
+					    .target = images->target.image,
+					    .source_export = &source,
+					    .target_export = &target,
+					    .size_bytes = SIZE,
+					    .cancel = f->cancel,
+					    .copied = count,
+					    .arg = f,
+				    },
+				    &images->copy, &f->fault));
+}
+
+static void images_end(struct images *images)
+{
+	file_copy_close(images->copy);
+	endpoint_close(images->writer);
+	free(images->data);
+	nbd_stop(&images->source);
+	nbd_stop(&images->target);
+}
+
+static void change(struct images *images, struct files *f, uint64_t offset, int byte)
+{
+	memset(images->data, byte, MIB);
+	check_ok(&f->fault, endpoint_write(images->writer, (struct extent){offset, MIB},
+				    images->data, NULL, &f->fault));
+	check_ok(&f->fault, endpoint_flush(images->writer, NULL, &f->fault));
+}
+
+static void assert_images_same(struct images *images)
+{
+	nbd_kill(&images->source);
+	nbd_kill(&images->target);
+	nbd_qemu_img((const char *const[]){"compare", "-q", "-f", "qcow2", "-F", "qcow2",
+		images->source.image, images->target.image, NULL});
+	nbd_serve(&images->source);
+	nbd_serve(&images->target);
+}
+
+static void an_image_is_copied_by_what_serves_it(void **state)
+{
+	struct files *f = *state;
+	struct images images = {0};
+	const struct extent changed[] = {{MIB, MIB}, {4 * MIB, MIB}};
+
+	images_begin(&images, f);
+	change(&images, f, MIB, 1);
+	change(&images, f, 4 * MIB, 2);
+	check_ok(&f->fault, file_copy_bulk(images.copy, &f->fault));
+	assert_int_equal(f->copied, 2 * MIB);
+	assert_true(allocated(images.target.image) < 3 * MIB);
+	change(&images, f, MIB, 3);
+	change(&images, f, 4 * MIB, 0);
+	check_ok(&f->fault, file_copy_hold(images.copy, changed, 2, UINT64_MAX, &f->fault));
+	check_ok(&f->fault, file_copy_extents(images.copy, changed, 2, false, &f->fault));
+	assert_images_same(&images);
+	images_end(&images);
+}
+
+static void a_server_that_dies_is_an_error(void **state)
+{
+	struct files *f = *state;
+	struct images images = {0};
+
+	images_begin(&images, f);
+	change(&images, f, MIB, 1);
+	nbd_kill(&images.target);
+	assert_true(file_copy_bulk(images.copy, &f->fault) < 0);
+	assert_true(f->fault.n_params > 0);
+	assert_int_equal(f->copied, 0);
+	nbd_serve(&images.target);
+	images_end(&images);
+}
+
 /* Whether they can be depends on the file system of the folder. */
 static void blocks_are_shared_or_nothing_is_done(void **state)
 {
@@ -270,6 +365,8 @@ int main(void)
 		TEST(what_is_of_no_use_any_more_ends),
 		TEST(a_target_of_another_length_is_an_error),
 		TEST(a_missing_target_is_an_error),
+		TEST(an_image_is_copied_by_what_serves_it),
+		TEST(a_server_that_dies_is_an_error),
 		TEST(blocks_are_shared_or_nothing_is_done),
 	};
 

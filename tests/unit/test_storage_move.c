@@ -3,11 +3,13 @@
 #include "tests/lib/storage_fixture.h"
 
 #include "agent/storage/move.h"
+#include "target/image.h"
 
 #include <errno.h>
 
-#define OWNER "aaaaaaaa-0000-4000-8000-000000000001"
-#define MIB   (INT64_C(1) << 20)
+#define OWNER    "aaaaaaaa-0000-4000-8000-000000000001"
+#define QEMU_IMG "/usr/bin/qemu-img"
+#define MIB      (INT64_C(1) << 20)
 
 struct moving {
 	struct fixture *fixture;
@@ -167,6 +169,38 @@ static int insert(struct pool_db *pool, void *arg, struct fault *fault)
 	return storage_copy_insert(pool, insertion->move, fields, &insertion->vdi, fault);
 }
 
+/* Whatever the old file holds, and again after a crash. */
+static void an_image_of_its_own_is_empty_and_as_large(void **state)
+{
+	struct fixture *f = *state;
+	struct moving moving CLEANUP_MOVING = {.fixture = f};
+	struct value *record CLEANUP_VALUE = value_new_struct();
+	char *folder CLEANUP_FREE = xasprintf("%s/other", f->folder);
+	struct image_info info;
+
+	if (access(QEMU_IMG, X_OK) < 0)
+		skip();
+	f->storage.qemu_img = QEMU_IMG;
+	assert_int_equal(mkdir(folder, 0700), 0);
+	check_ok(&f->fault, fixture_sr_at(f, folder, &moving.other));
+	value_set(record, "sm_config",
+		value_set_string(value_new_struct(), STORAGE_FORMAT_KEY, "qcow2"));
+	value_set_string(record, "SR", fixture_sr(f));
+	value_set_int(record, "virtual_size", MIB);
+	check_ok(&f->fault, vdi_create(&f->storage, record, &moving.vdi, &f->fault));
+	check_ok(&f->fault, storage_copy_plan(&f->storage, OWNER, moving.vdi, moving.other,
+				    &moving.move, &f->fault));
+	check_ok(&f->fault, storage_copy_plan_image(&moving.move, &f->fault));
+	assert_int_equal(moving.move.disk_bytes, MIB);
+	check_ok(&f->fault, storage_copy_prepare(&f->storage, &moving.move, MIB, &f->fault));
+	assert_int_equal(truncate(moving.move.to.path, 100), 0);
+	check_ok(&f->fault, storage_copy_prepare(&f->storage, &moving.move, MIB, &f->fault));
+	check_ok(&f->fault, image_inspect(moving.move.to.path, &info, &f->fault));
+	assert_int_equal(info.format, IMAGE_QCOW2);
+	assert_int_equal(info.virtual_bytes, MIB);
+	assert_settled(&moving, false);
+}
+
 static void a_copy_without_a_row_goes(void **state)
 {
 	struct moving moving CLEANUP_MOVING;
@@ -236,6 +270,7 @@ int main(void)
 		TEST(after_the_commit_the_old_file_goes),
 		TEST(taken_back_the_new_file_goes),
 		TEST(a_file_of_somebody_else_is_left_alone),
+		TEST(an_image_of_its_own_is_empty_and_as_large),
 		TEST(a_copy_without_a_row_goes),
 		TEST(both_files_stay_when_both_have_rows),
 		TEST(what_a_replaced_vdi_had_goes),

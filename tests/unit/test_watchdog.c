@@ -181,7 +181,7 @@ static void watch(struct world *w, uint64_t budget_usec)
 
 static void start_agent(struct world *w)
 {
-	agent_start(&w->agent, w->source_dir);
+	agent_start(&w->agent, "agent", w->source_dir);
 }
 
 static void kill_agent(struct world *w)
@@ -308,6 +308,60 @@ static void a_watchdog_that_comes_at_the_switch_knows_it(void **state)
 	assert_int_equal(watchdog_disarm(w->watchdog, &w->fault), -ECANCELED);
 }
 
+/* --- The agent itself has stopped the guest -----------------------------------------------------
+ */
+
+static void a_guest_whose_agent_is_killed_in_its_pause_runs_on(void **state)
+{
+	struct world *w = *state;
+
+	agent_start(&w->agent, "pausing", w->source_dir);
+	check_ok(&w->fault, guest_pause(w->source, &w->fault));
+	kill_agent(w);
+	await_resume(w);
+	await_watchdog(w);
+	check_status(w, w->source, "query-status", "running");
+}
+
+static void watch_pause(struct world *w, uint64_t budget_usec)
+{
+	struct watchdog_params params = watchdog_params_of(w->source_dir, budget_usec);
+
+	params.guards_pause = true;
+	check_ok(&w->fault, watchdog_start(&params, &w->watchdog, &w->fault));
+	check_ok(&w->fault, guest_pause(w->source, &w->fault));
+}
+
+static void a_pause_beyond_its_budget_ends(void **state)
+{
+	struct world *w = *state;
+
+	watch_pause(w, 100 * USEC_PER_MSEC);
+	await_resume(w);
+	await_end(watchdog_pid(w->watchdog));
+	assert_int_equal(watchdog_disarm(w->watchdog, &w->fault), -ECANCELED);
+	assert_non_null(strstr(w->fault.params[0], "ended the pause"));
+}
+
+static void a_disarmed_watchdog_leaves_the_pause_alone(void **state)
+{
+	struct world *w = *state;
+
+	watch_pause(w, 200 * USEC_PER_MSEC);
+	check_ok(&w->fault, watchdog_disarm(w->watchdog, &w->fault));
+	w->watchdog = watchdog_stop(w->watchdog);
+	check_status(w, w->source, "query-status", "paused");
+}
+
+static void an_abandoned_watchdog_does_its_duty(void **state)
+{
+	struct world *w = *state;
+
+	watch_pause(w, LONG);
+	w->watchdog = watchdog_abandon(w->watchdog);
+	check_status(w, w->source, "query-status", "running");
+}
+
 static void a_dead_watchdog_is_said(void **state)
 {
 	struct world *w = *state;
@@ -376,6 +430,10 @@ int main(int argc, char **argv)
 		TEST(a_pause_beyond_the_budget_is_ended),
 		TEST(a_pause_that_somebody_wants_has_no_budget),
 		TEST(a_watchdog_that_comes_at_the_switch_knows_it),
+		TEST(a_guest_whose_agent_is_killed_in_its_pause_runs_on),
+		TEST(a_pause_beyond_its_budget_ends),
+		TEST(a_disarmed_watchdog_leaves_the_pause_alone),
+		TEST(an_abandoned_watchdog_does_its_duty),
 		TEST(a_dead_watchdog_is_said),
 		TEST(a_silent_watchdog_is_killed),
 		TEST(a_watchdog_ends_with_its_guest),
@@ -383,8 +441,8 @@ int main(int argc, char **argv)
 		TEST(without_a_monitor_there_is_no_watchdog),
 	};
 
-	if (argc == 3 && strcmp(argv[1], "agent") == 0)
-		return agent_main(argv[2]);
+	if (argc == 3)
+		return agent_main(argv[1], argv[2]);
 	if (access(QEMU, X_OK) < 0)
 		return 77;
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
