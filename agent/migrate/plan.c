@@ -33,6 +33,17 @@ static int check_exclusive(
 	return r;
 }
 
+static int check_idle(const char *vdi, const struct value *record, struct fault *fault)
+{
+	const struct value *operations = value_find(record, "current_operations");
+
+	if (!operations || operations->type != VALUE_STRUCT || operations->record.n_members == 0)
+		return 0;
+	return fault_set(fault, -EBUSY, "OTHER_OPERATION_IN_PROGRESS", "VDI", vdi,
+		value_string(operations->record.members[0].value, ""),
+		operations->record.members[0].name, NULL);
+}
+
 static int check_vdi(struct pool_db *pool, const char *vm, const char *vdi,
 	const struct value *record, struct fault *fault)
 {
@@ -43,12 +54,8 @@ static int check_vdi(struct pool_db *pool, const char *vm, const char *vdi,
 	if (strcmp(value_find_string(record, "on_boot", "persist"), "reset") == 0)
 		return fault_set(
 			fault, -EPERM, "VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION", vdi, NULL);
-	const struct value *operations = value_find(record, "current_operations");
-	if (operations && operations->type == VALUE_STRUCT && operations->record.n_members)
-		return fault_set(fault, -EBUSY, "OTHER_OPERATION_IN_PROGRESS", "VDI", vdi,
-			value_string(operations->record.members[0].value, ""),
-			operations->record.members[0].name, NULL);
-	return check_exclusive(pool, vm, vdi, fault);
+	int r = check_idle(vdi, record, fault);
+	return r < 0 ? r : check_exclusive(pool, vm, vdi, fault);
 }
 
 static int inspect_source(const char *path, struct stat *ret_st)
@@ -172,6 +179,21 @@ static int collect_disks(const struct storage *storage, const struct migrate_req
 	return r;
 }
 
+/* Those that stay where they are. */
+static int check_shared(struct pool_db *pool, const struct value *shared, struct fault *fault)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < shared->array.n_items; i++) {
+		const char *vdi = shared->array.items[i]->string;
+		struct value *record CLEANUP_VALUE = NULL;
+		r = object_get_record(pool, "VDI", vdi, &record, fault);
+		if (r == 0)
+			r = check_idle(vdi, record, fault);
+	}
+	return r;
+}
+
 /* How the guest knows its disks. A CD that the destination does not reach stays behind, so its
  * drive must be empty. */
 static int plan_guest(const struct storage *storage, const char *vm, const char *host,
@@ -238,6 +260,8 @@ int plan_make(const struct storage *storage, const struct migrate_request *reque
 		r = collect_disks(storage, request, host, refs, shared, fault);
 	if (r == 0)
 		r = vm_check_no_snapshots(storage->pool, request->vm, fault);
+	if (r == 0)
+		r = check_shared(storage->pool, shared, fault);
 	for (size_t i = 0; r == 0 && i < refs->array.n_items; i++) {
 		const char *vdi = refs->array.items[i]->string;
 		struct value *disk = NULL;

@@ -79,19 +79,25 @@ static void append(struct queue *queue, struct queue_entry *entry)
 	*at = entry;
 }
 
-static int check_twice(struct queue *queue, const struct queue_entry *entry, struct fault *fault)
+static int check_twice(struct queue *queue, const char *vm, struct fault *fault)
 {
 	for (const struct queue_entry *other = queue->first; other; other = other->next)
-		if (other->waits && strcmp(other->vm, entry->vm) == 0)
-			return fault_set(fault, -EBUSY, "OTHER_OPERATION_IN_PROGRESS", "VM",
-				entry->vm, other->operation, other->task, NULL);
+		if (other->waits && strcmp(other->vm, vm) == 0)
+			return fault_set(fault, -EBUSY, "OTHER_OPERATION_IN_PROGRESS", "VM", vm,
+				other->operation, other->task, NULL);
 	return 0;
+}
+
+int queue_check(struct queue *queue, const char *vm, struct fault *fault)
+{
+	SCOPE_LOCK(&queue->lock);
+	return check_twice(queue, vm, fault);
 }
 
 int queue_enter(struct queue *queue, struct queue_entry *entry, struct fault *fault)
 {
 	SCOPE_LOCK(&queue->lock);
-	int r = check_twice(queue, entry, fault);
+	int r = check_twice(queue, entry->vm, fault);
 
 	if (r < 0)
 		return r;

@@ -48,6 +48,9 @@ void queue_deinit(struct queue *queue);
  * queue: TOO_MANY_STORAGE_MIGRATES [limit], OTHER_OPERATION_IN_PROGRESS when the same VM's move
  * waits already. */
 int queue_enter(struct queue *queue, struct queue_entry *entry, struct fault *fault);
+/* Whether a move of that VM waits: OTHER_OPERATION_IN_PROGRESS, as of queue_enter. Not whether
+ * there is room: that is another by the time of the move (contract 2.6.3). */
+int queue_check(struct queue *queue, const char *vm, struct fault *fault);
 /* The object that shows it from now on, borrowed; NULL: none does. */
 void queue_show(struct queue *queue, struct queue_entry *entry, const char *ref);
 /* Blocks a second at most: 1 when it may begin, 0 not yet, -ECANCELED by its own token or `stop`.

@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 /* What a VM can have, and a bound for its texts: they are stored in both databases. */
 #define MAX_DEVICES        255
@@ -224,6 +225,29 @@ struct value *receiver_plan_disks(
 	return disks;
 }
 
+/* What is made for the move right after this. */
+static int check_files(
+	const struct supervisor_params *params, const struct value *disks, struct fault *fault)
+{
+	int r = 0;
+
+	if (disks->array.n_items && access(params->tgtd, X_OK) < 0) {
+		int error = -errno;
+		return fault_errno(fault, error, "preflight: the destination cannot take disks: %s",
+			params->tgtd);
+	}
+	for (size_t i = 0; r == 0 && i < disks->array.n_items; i++) {
+		const char *sr = value_find_string(disks->array.items[i], "sr", "");
+		uint64_t need = 0;
+		for (size_t j = 0; j < disks->array.n_items; j++)
+			if (strcmp(value_find_string(disks->array.items[j], "sr", ""), sr) == 0)
+				need += wanted_bytes(disks->array.items[j]);
+		r = storage_check_disk(params->storage, sr,
+			value_find_string(disks->array.items[i], "uuid", ""), need, fault);
+	}
+	return r;
+}
+
 /* What the commit will do must not fail after the disks were copied, and a guest that runs must
  * find its place. */
 static int check_import(
@@ -231,10 +255,13 @@ static int check_import(
 {
 	struct value *disks CLEANUP_VALUE = receiver_plan_disks(params, manifest);
 	struct guest_spec spec CLEANUP_GUEST_SPEC = GUEST_SPEC_INIT;
+	int r = check_files(params, disks, fault);
 
+	if (r < 0)
+		return r;
 	if (!value_find_bool(manifest, "live", false))
 		return receiver_try_import(params, manifest, disks, fault);
-	int r = receiver_try_guest(params, manifest, disks, false, &spec, fault);
+	r = receiver_try_guest(params, manifest, disks, false, &spec, fault);
 	return r < 0 ? r : guests_check_room(params->guests, &spec, fault);
 }
 

@@ -146,8 +146,9 @@ int supervisor_assert_can_migrate(struct supervisor *supervisor,
 	const struct migrate_request *request, struct cancel *cancel, struct fault *fault)
 {
 	struct preflight found CLEANUP_PREFLIGHT = {0};
+	int r = preflight(supervisor, request, cancel, &found, fault);
 
-	return preflight(supervisor, request, cancel, &found, fault);
+	return r < 0 ? r : queue_check(&supervisor->queue, request->vm, fault);
 }
 
 /* The sender's document, which takes over what was found. */

@@ -6,8 +6,10 @@
 #include "target/disk.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
+#include <unistd.h>
 
 /* What the journalled disks of other migrations may yet take of this SR: space that statvfs still
  * calls free, but that is spoken for. */
@@ -158,6 +160,47 @@ int storage_prepare_image(const struct storage *storage, const char *owner, cons
 		return r;
 	*ret_path = TAKE_PTR(path);
 	return 0;
+}
+
+/* What prepare() would find. */
+static int check(const struct storage *storage, const struct image_entry *entry, const char *dir,
+	struct fault *fault)
+{
+	struct journal journal CLEANUP_JOURNAL = {0};
+	struct disk_info info = {0};
+	int r = journal_load(storage, NULL, &journal, fault);
+
+	if (r < 0)
+		return r;
+	const struct disk_info *found = disk_inspect(entry->path, &info, NULL) == 0 ? &info : NULL;
+	r = check_owner(storage, entry, journal_find(&journal, entry->path), found, fault);
+	if (r == 0)
+		r = check_space(storage, &journal, entry, dir, 0, fault);
+	if (r < 0 || faccessat(AT_FDCWD, dir, W_OK | X_OK, AT_EACCESS) == 0)
+		return r;
+	r = fault_errno(fault, -errno, "files cannot be made in %s", dir);
+	sr_fault_from_disk(fault, r, SR_FAILURE_VDI_CREATE);
+	return r;
+}
+
+int storage_check_disk(const struct storage *storage, const char *sr, const char *vdi_uuid,
+	uint64_t need_bytes, struct fault *fault)
+{
+	char *location CLEANUP_FREE = xasprintf("%s.raw", vdi_uuid);
+	char *dir CLEANUP_FREE = NULL;
+	char *path CLEANUP_FREE = NULL;
+	int r = sr_location(storage, sr, &dir, fault);
+
+	if (r == 0)
+		r = storage_image_path(dir, location, &path, fault);
+	if (r < 0)
+		return r;
+	const struct image_entry entry = {.owner = "",
+		.sr = sr,
+		.location = location,
+		.path = path,
+		.need_bytes = MIN(need_bytes, (uint64_t)INT64_MAX)};
+	return check(storage, &entry, dir, fault);
 }
 
 int storage_prepare_disk(const struct storage *storage, const char *owner, const char *sr,

@@ -104,6 +104,10 @@ int vdi_forget_operation(
 int storage_prepare_disk(const struct storage *storage, const char *owner, const char *sr,
 	const char *vdi_uuid, uint64_t size_bytes, uint64_t need_bytes, char **ret_location,
 	char **ret_path, struct fault *fault);
+/* Whether storage_prepare_disk could be done now for a new owner, who needs need_bytes in all in
+ * that SR: the same faults. Makes nothing. */
+int storage_check_disk(const struct storage *storage, const char *sr, const char *vdi_uuid,
+	uint64_t need_bytes, struct fault *fault);
 /* The VDI may soon be another file's: its file is journalled for `owner`, so that
  * storage_recover(owner) removes it once no VDI names it. Repeating it is fine. */
 int storage_record_image(

@@ -196,6 +196,9 @@ class Cli(unittest.TestCase):
         move = ["vm", "migrate", "web", "--sr", "store"]
         b.session.pool.set_default_SR(b.session.pool.get_all()[0], NULL)
         self.assertIn("no default SR", self.ferry("A", *move[:3], "--to", "B", code=1))
+        a.session.VM.add_to_blocked_operations(vm, "migrate_send", "not today")
+        self.assertIn("not today", self.ferry("A", *move, "--to", "B", "--dry-run", code=1))
+        a.session.VM.remove_from_blocked_operations(vm, "migrate_send")
         plan = self.json("A", *move, "--to", "B", "--dry-run")
         self.assertEqual([disk["virtual"] for disk in plan["disks"]], [SIZE, 21 * GIB])
         self.assertIsNotNone(a.vm_by_uuid(uuid), "a dry run moves nothing")

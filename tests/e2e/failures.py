@@ -12,7 +12,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from ferrytest import MIB, NULL, Failure, give
+from ferrytest import MIB, NULL, Failure, give, small_folder
 from slowmove import DISK, SlowMove
 from vmstate import different, vm_state
 
@@ -108,20 +108,7 @@ class Failures(SlowMove):
     # --- space ---
 
     def tmpfs(self, size):
-        """A small file system in B's root, or a skipped test where that is not allowed."""
-        folder = self.b.path("small")
-        os.mkdir(folder)
-        sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
-        if sudo and not shutil.which("sudo"):
-            self.skipTest("mounting a tmpfs needs root or sudo")
-        mount = [*sudo, "mount", "-t", "tmpfs", "-o", f"size={size},mode=0755", "tmpfs", folder]
-        if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
-            self.skipTest("mounting a tmpfs needs root or sudo without a password")
-        self.addCleanup(subprocess.run, [*sudo, "umount", "--lazy", folder], check=True)
-        if sudo:
-            subprocess.run([*sudo, "chown", str(os.geteuid()), folder], check=True)
-        give(folder)
-        return folder
+        return small_folder(self, self.b.path("small"), size)
 
     def test_a_destination_with_too_little_space(self):
         self.sr_b = self.b.sr_create("small", self.tmpfs("16m"))

@@ -86,6 +86,22 @@ def give(path):
         os.chown(path, user.pw_uid, user.pw_gid)
 
 
+def small_folder(case, folder, size):
+    """A file system of that size, or a skipped test where that is not allowed."""
+    os.mkdir(folder)
+    sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    if sudo and not shutil.which("sudo"):
+        case.skipTest("mounting a tmpfs needs root or sudo")
+    mount = [*sudo, "mount", "-t", "tmpfs", "-o", f"size={size},mode=0755", "tmpfs", folder]
+    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        case.skipTest("mounting a tmpfs needs root or sudo without a password")
+    case.addCleanup(subprocess.run, [*sudo, "umount", "--lazy", folder], check=True)
+    if sudo:
+        subprocess.run([*sudo, "chown", str(os.geteuid()), folder], check=True)
+    give(folder)
+    return folder
+
+
 def data_extents(path):
     """(offset, length) of the runs of a file that may hold data."""
     with open(path, "rb") as file:
