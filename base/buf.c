@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 static void buf_reserve(struct buf *buf, size_t extra)
@@ -46,6 +47,16 @@ void buf_printf(struct buf *buf, const char *format, ...)
 {
 	va_list args;
 
+	/* Most are short, and there is room for them. */
+	buf_reserve(buf, 32);
+	size_t room = buf->capacity - buf->length;
+	va_start(args, format);
+	int length = vsnprintf(buf->data + buf->length, room, format, args);
+	va_end(args);
+	if (length >= 0 && (size_t)length < room) {
+		buf->length += (size_t)length;
+		return;
+	}
 	va_start(args, format);
 	char *text CLEANUP_FREE = xvasprintf(format, args);
 	va_end(args);

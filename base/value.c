@@ -23,31 +23,35 @@ static struct value *value_new(enum value_type type)
 	return value;
 }
 
+/* One piece of memory: lists of objects have very many texts. */
+static struct value *new_text(const char *s, size_t length)
+{
+	struct value *value = xcalloc(1, sizeof(*value) + length + 1);
+
+	value->type = VALUE_STRING;
+	value->string = (char *)(value + 1);
+	memcpy(value->string, s, length);
+	return value;
+}
+
 struct value *value_new_string(const char *s)
 {
-	struct value *value = value_new(VALUE_STRING);
-
-	value->string = xstrdup(s ? s : "");
-	return value;
+	return s ? new_text(s, strlen(s)) : new_text("", 0);
 }
 
 struct value *value_new_string_n(const char *s, size_t length)
 {
-	struct value *value = value_new(VALUE_STRING);
-
-	value->string = xstrndup(s, length);
-	return value;
+	return new_text(s, strnlen(s, length));
 }
 
 struct value *value_new_format(const char *format, ...)
 {
-	struct value *value = value_new(VALUE_STRING);
 	va_list args;
 
 	va_start(args, format);
-	value->string = xvasprintf(format, args);
+	char *text CLEANUP_FREE = xvasprintf(format, args);
 	va_end(args);
-	return value;
+	return value_new_string(text);
 }
 
 struct value *value_new_int(int64_t integer)
@@ -105,20 +109,24 @@ struct value *value_new_nil(void)
 	return value_new(VALUE_NIL);
 }
 
+static void member_clear(struct value_member *member)
+{
+	if (!member->is_name_borrowed)
+		free((char *)member->name);
+	value_free(member->value);
+}
+
 struct value *value_free(struct value *value)
 {
 	if (!value)
 		return NULL;
-	if (value->type == VALUE_STRING) {
-		free(value->string);
-	} else if (value->type == VALUE_ARRAY) {
+	if (value->type == VALUE_ARRAY) {
 		for (size_t i = 0; i < value->array.n_items; i++)
 			value_free(value->array.items[i]);
 		free(value->array.items);
 	} else if (value->type == VALUE_STRUCT) {
 		for (size_t i = 0; i < value->record.n_members; i++) {
-			free(value->record.members[i].name);
-			value_free(value->record.members[i].value);
+			member_clear(&value->record.members[i]);
 		}
 		free(value->record.members);
 		free(value->record.index);
@@ -265,6 +273,17 @@ static struct value_member *member_find(const struct value *record, const char *
 	return NULL;
 }
 
+static void member_append(struct value *record, struct value_member member)
+{
+	size_t n = record->record.n_members;
+
+	if ((n & (n - 1)) == 0)
+		record->record.members = xrealloc(
+			record->record.members, n ? n * 2 : 1, sizeof(*record->record.members));
+	record->record.members[n] = member;
+	record->record.n_members++;
+}
+
 struct value *value_set(struct value *record, const char *name, struct value *value)
 {
 	assert(record->type == VALUE_STRUCT);
@@ -274,18 +293,22 @@ struct value *value_set(struct value *record, const char *name, struct value *va
 		member->value = value;
 		return record;
 	}
+	member_append(record, (struct value_member){.name = xstrdup(name), .value = value});
 	size_t n = record->record.n_members;
-	if ((n & (n - 1)) == 0)
-		record->record.members = xrealloc(
-			record->record.members, n ? n * 2 : 1, sizeof(*record->record.members));
-	record->record.members[n] = (struct value_member){.name = xstrdup(name), .value = value};
-	record->record.n_members++;
-	if (record->record.n_members < INDEX_MIN)
+	if (n < INDEX_MIN)
 		return record;
-	if (record->record.n_members * 2 > record->record.n_index)
+	if (n * 2 > record->record.n_index)
 		index_rebuild(record);
 	else
-		index_insert(record, n);
+		index_insert(record, n - 1);
+	return record;
+}
+
+struct value *value_add(struct value *record, const char *name, struct value *value)
+{
+	assert(record->type == VALUE_STRUCT && !record->record.index);
+	member_append(record,
+		(struct value_member){.name = name, .value = value, .is_name_borrowed = true});
 	return record;
 }
 
@@ -304,6 +327,25 @@ struct value *value_set_bool(struct value *record, const char *name, bool boolea
 	return value_set(record, name, value_new_bool(boolean));
 }
 
+struct value *value_take(struct value *record, const char *name)
+{
+	struct value_member *member = member_find(record, name);
+
+	if (!member)
+		return NULL;
+	struct value *value = TAKE_PTR(member->value);
+	value_unset(record, name);
+	return value;
+}
+
+struct value *value_take_item(struct value *array, size_t i)
+{
+	struct value *item = array->array.items[i];
+
+	array->array.items[i] = value_new_nil();
+	return item;
+}
+
 bool value_unset(struct value *record, const char *name)
 {
 	assert(record->type == VALUE_STRUCT);
@@ -312,8 +354,7 @@ bool value_unset(struct value *record, const char *name)
 		return false;
 	size_t position = (size_t)(member - record->record.members);
 	size_t n = record->record.n_members;
-	free(member->name);
-	value_free(member->value);
+	member_clear(member);
 	memmove(member, member + 1, (n - position - 1) * sizeof(*member));
 	record->record.n_members = n - 1;
 	/* The growth rule reads the count: give back what no longer fits it. */

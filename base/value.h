@@ -29,7 +29,7 @@ struct value_member;
 struct value {
 	enum value_type type;
 	union {
-		char *string;    /* owned, never NULL */
+		char *string;    /* in the value's own memory, never NULL */
 		int64_t integer; /* INT, I4, DATETIME */
 		bool boolean;
 		double real;
@@ -40,15 +40,17 @@ struct value {
 		struct {
 			struct value_member *members; /* owned */
 			size_t n_members;
-			size_t *index; /* hash of the names, made when there are many; private */
+			size_t *index; /* hash of the names, made by value_set when there are many;
+					  private */
 			size_t n_index;
 		} record;
 	};
 };
 
 struct value_member {
-	char *name;
+	const char *name; /* owned, unless it is borrowed */
 	struct value *value;
+	bool is_name_borrowed;
 };
 
 /* Constructors. Strings are copied; a NULL string is "". */
@@ -74,12 +76,20 @@ struct value *value_append_string(struct value *array, const char *s);
 
 /* Sets or replaces a member; the struct owns the value (the name is copied). Returns the struct. */
 struct value *value_set(struct value *record, const char *name, struct value *value);
+/* For records that are made by the thousand, instead of value_set, before any other member is set:
+ * a name that the record does not have yet, and that outlives it. Not copied, and not looked up. */
+struct value *value_add(struct value *record, const char *name, struct value *value);
 struct value *value_set_string(struct value *record, const char *name, const char *s);
 struct value *value_set_int(struct value *record, const char *name, int64_t integer);
 struct value *value_set_bool(struct value *record, const char *name, bool boolean);
 
 /* Removes a member; false when there was none. */
 bool value_unset(struct value *record, const char *name);
+
+/* Takes a member out; the caller frees it. NULL when there was none. */
+struct value *value_take(struct value *record, const char *name);
+/* Takes an item out; the caller frees it. A nil stays in its place. */
+struct value *value_take_item(struct value *array, size_t i);
 
 /* The member's value, owned by the struct; NULL if there is none (or record is not a struct). */
 struct value *value_find(const struct value *record, const char *name);

@@ -142,7 +142,7 @@ static int read_record(const struct class_table *table, struct db_query *query,
 			r = field_decode(field, query, column++, &value, fault);
 		if (r < 0)
 			return r;
-		value_set(record, field->name, value);
+		value_add(record, field->name, value);
 	}
 	*ret_record = TAKE_PTR(record);
 	return 0;
@@ -195,11 +195,10 @@ static int get_record(struct pool_db *pool, const struct class_table *table, con
 	int r = record_set_load(pool, table, 0, ref, &set, fault);
 	if (r < 0)
 		return r;
-	if (set.records->record.n_members == 0)
-		return fault_set(fault, -ENOENT, "HANDLE_INVALID", table->class->name, ref, NULL);
-	*ret_record = TAKE_PTR(set.records->record.members[0].value);
-	set.records->record.members[0].value = value_new_nil();
-	return 0;
+	*ret_record = value_take(set.records, ref);
+	return *ret_record
+		       ? 0
+		       : fault_set(fault, -ENOENT, "HANDLE_INVALID", table->class->name, ref, NULL);
 }
 
 int object_get_record(struct pool_db *pool, const char *class, const char *ref,

@@ -5,7 +5,6 @@
 
 #include "xmlrpc/codec.h"
 #include "xmlrpc/params.h"
-#include "xmlrpc/take.h"
 
 #include "base/alloc.h"
 
@@ -323,7 +322,7 @@ static int take_args(
 		return r;
 	struct value **args = xcalloc(method->n_params, sizeof(struct value *));
 	for (size_t i = n_session; r == 0 && i < n_received; i++) {
-		args[i - n_session] = take_content(params->array.items[i]);
+		args[i - n_session] = value_take_item(params, i);
 		r = param_convert(method, i - n_session, i + 1, &args[i - n_session], fault);
 	}
 	if (r < 0) {
@@ -436,7 +435,7 @@ static void run_call(struct call *call, struct value *params)
 	struct value **args = NULL;
 
 	if (is_alive_probe(call->wire_name) && params->array.n_items > 0) {
-		call_succeed(call, take_content(params->array.items[0]));
+		call_succeed(call, value_take_item(params, 0));
 		return;
 	}
 	if (prepare(call, params, &args, &fault) < 0)

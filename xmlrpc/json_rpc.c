@@ -2,7 +2,6 @@
 /* JSON-RPC 1.0 and 2.0 in XenAPI's form: positional parameters, the error's code always 1, its
  * message XenAPI's code and its data the parameters. */
 #include "xmlrpc/codec.h"
-#include "xmlrpc/take.h"
 
 #include "base/alloc.h"
 #include "base/json.h"
@@ -46,7 +45,7 @@ static int read_id(const struct value *request, struct json_id *ret_id, struct f
 	return 0;
 }
 
-static int read_call(const struct value *request, char **ret_method, struct value **ret_params,
+static int read_call(struct value *request, char **ret_method, struct value **ret_params,
 	enum json_version *ret_version, struct json_id *ret_id, struct fault *fault)
 {
 	if (request->type != VALUE_STRUCT)
@@ -64,7 +63,7 @@ static int read_call(const struct value *request, char **ret_method, struct valu
 	if (r < 0)
 		return r;
 	*ret_method = xstrdup(method);
-	*ret_params = params ? take_content(params) : value_new_array();
+	*ret_params = params ? value_take(request, "params") : value_new_array();
 	return 0;
 }
 

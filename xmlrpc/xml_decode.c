@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "xmlrpc/codec.h"
-#include "xmlrpc/take.h"
 #include "xmlrpc/xml_parse.h"
 
 #include "base/alloc.h"
@@ -85,17 +84,16 @@ int xml_decode_response(const void *data, size_t length, const struct codec_limi
 			document.params->array.n_items);
 	struct value *answer = document.params->array.items[0];
 	if (answer->type != VALUE_STRUCT) { /* system.listMethods */
-		*ret_result = take_content(answer);
+		*ret_result = value_take_item(document.params, 0);
 		return 0;
 	}
 	const char *status = value_find_string(answer, "Status", "");
 	if (strcmp(status, "Failure") == 0)
 		return take_failure(value_find(answer, "ErrorDescription"), fault);
-	struct value *result = value_find(answer, "Value");
-	if (strcmp(status, "Success") != 0 || !result)
+	if (strcmp(status, "Success") != 0 || !value_find(answer, "Value"))
 		return fault_text(fault, -EBADMSG,
 			"XML-RPC: an answer with neither Success and a Value nor Failure");
-	*ret_result = take_content(result);
+	*ret_result = value_take(answer, "Value");
 	return 0;
 }
 
@@ -129,6 +127,6 @@ int xml_decode_fragment(const void *data, size_t length, const struct codec_limi
 		return r;
 	if (document.fault || !document.params || document.params->array.n_items != 1)
 		return fault_text(fault, -EBADMSG, "XML-RPC: not one <value>");
-	*ret_value = take_content(document.params->array.items[0]);
+	*ret_value = value_take_item(document.params, 0);
 	return 0;
 }

@@ -43,17 +43,22 @@ static bool is_noncharacter(const char *s)
 	return memcmp(s, "\xef\xbf", 2) == 0 && (unsigned char)s[2] >= 0xbe;
 }
 
+/* Goes out as it is; 0xef may begin a non-character. */
+static bool is_plain(unsigned char c)
+{
+	return c >= 0x20 ? c != '&' && c != '<' && c != '>' && c != '"' && c != 0xef
+			 : c == '\t' || c == '\n';
+}
+
 static void append_text(struct buf *out, const char *s)
 {
-	static const char special[] = "&<>\""
-				      "\x01\x02\x03\x04\x05\x06\x07\x08\x0b\x0c\x0d\x0e\x0f"
-				      "\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19\x1a\x1b\x1c\x1d\x1e"
-				      "\x1f\xef";
 	size_t length = strlen(s);
 	bool is_utf8 = utf8_is_valid(s, length);
 
 	while (*s) {
-		size_t plain = is_utf8 ? strcspn(s, special) : 0;
+		size_t plain = 0;
+		while (is_utf8 && is_plain((unsigned char)s[plain]))
+			plain++;
 		buf_append(out, s, plain);
 		s += plain;
 		if (!*s)

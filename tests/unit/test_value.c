@@ -5,6 +5,8 @@
 #include "base/json.h"
 #include "base/value.h"
 
+#include <math.h>
+
 static void many_members_are_found_replaced_and_removed(void **state)
 {
 	struct value *record CLEANUP_VALUE = value_new_struct();
@@ -28,6 +30,31 @@ static void many_members_are_found_replaced_and_removed(void **state)
 	}
 	value_set_int(record, "key0", 7);
 	assert_int_equal(value_find_int(record, "key0", 0), 7);
+}
+
+static void members_with_borrowed_names_are_found_replaced_and_removed(void **state)
+{
+	static const char names[40][3] = {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "a",
+		"b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r",
+		"s", "t", "u", "v", "w", "x", "y", "z", "A", "B", "C", "D"};
+	struct value *record CLEANUP_VALUE = value_new_struct();
+
+	(void)state;
+	for (int i = 0; i < 40; i++)
+		value_add(record, names[i], value_new_int(i));
+	for (int i = 0; i < 40; i++)
+		assert_int_equal(value_find_int(record, names[i], -1), i);
+	struct value *copy CLEANUP_VALUE = value_copy(record);
+	assert_true(value_equal(record, copy));
+	value_set_int(record, "7", 70); /* from here on there may be an index */
+	value_set_int(record, "new", 40);
+	assert_true(value_unset(record, "0"));
+	assert_true(value_unset(record, "new"));
+	assert_false(value_unset(record, "new"));
+	assert_int_equal(record->record.n_members, 39);
+	assert_int_equal(value_find_int(record, "7", -1), 70);
+	assert_int_equal(value_find_int(record, "D", -1), 39);
+	assert_null(value_find(record, "0"));
 }
 
 static void a_copy_is_equal_and_its_own(void **state)
@@ -77,6 +104,33 @@ static void json_goes_round(void **state)
 	assert_true(value_equal(value, again));
 }
 
+static void json_is_written_compact_or_for_people(void **state)
+{
+	struct value *inner CLEANUP_VALUE = value_new_struct();
+	struct buf out CLEANUP_BUF = BUF_INIT;
+
+	(void)state;
+	value_set_string(inner, "t\"\\", "\b\f\n\r\t\x01\x1f\x7f/\xc3\xa9");
+	value_set_string(inner, "no UTF-8", "\xe9");
+	value_set(inner, "r", value_new_double(1e30));
+	value_set(inner, "n", value_new_double(NAN));
+	value_set(inner, "none", value_new_array());
+	value_set(inner, "two",
+		value_append(value_append(value_new_array(), value_new_i4(-1)), value_new_nil()));
+	json_encode(inner, &out);
+	assert_string_equal(out.data,
+		"{\"t\\\"\\\\\":\"\\b\\f\\n\\r\\t\\u0001\\u001F\x7f/\xc3\xa9\",\"no UTF-8\":\"\","
+		"\"r\":1e30,\"n\":0,\"none\":[],\"two\":[-1,null]}");
+	buf_free(&out);
+	value_unset(inner, "t\"\\");
+	value_unset(inner, "no UTF-8");
+	value_set(inner, "s", value_new_struct());
+	json_encode_pretty(inner, &out);
+	assert_string_equal(out.data, "{\n  \"r\": 1e30,\n  \"n\": 0,\n  \"none\": [],\n  \"two\": "
+				      "[\n    -1,\n    null\n  ],\n"
+				      "  \"s\": {}\n}");
+}
+
 static void json_limits_hold(void **state)
 {
 	static const struct json_limits limits = {.max_depth = 3, .max_values = 6};
@@ -102,9 +156,11 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(many_members_are_found_replaced_and_removed),
+		cmocka_unit_test(members_with_borrowed_names_are_found_replaced_and_removed),
 		cmocka_unit_test(a_copy_is_equal_and_its_own),
 		cmocka_unit_test(datetimes_are_read_in_both_forms),
 		cmocka_unit_test(json_goes_round),
+		cmocka_unit_test(json_is_written_compact_or_for_people),
 		cmocka_unit_test(json_limits_hold),
 	};
 
