@@ -438,9 +438,10 @@ class Crowd(Contract):
 
     def test_a_big_answer(self):
         text = "x" * 200_000
-        for i in range(20):
-            self.api.VM.create({"name_label": f"big {i}", "name_description": text})
+        vms = [self.api.VM.create({"name_label": f"big {i}", "name_description": text}) for i in range(20)]
         records = self.api.VM.get_all_records()
+        for vm in vms:
+            self.api.VM.destroy(vm)
         self.assertEqual(sum(len(r["name_description"]) == len(text) for r in records.values()), 20)
 
 

@@ -51,10 +51,7 @@ class Session(xmlrpc.client.ServerProxy):
     ROUNDS = 3
 
     def __init__(self, uri, ignore_ssl=True):
-        context = ssl.create_default_context()
-        if ignore_ssl:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
+        context = ssl._create_unverified_context() if ignore_ssl else ssl.create_default_context()
         super().__init__(uri, allow_none=True, context=context)
         self._session = None
         self._login = None
