@@ -18,6 +18,10 @@ from shellguest import BOOT, MEMORY, Guest  # noqa: E402
 from xensession import Failure, wait_by_polling  # noqa: E402
 
 
+# An event, on a machine that is busy with other tests.
+AT_ONCE = 5.0
+
+
 def refused(test, code, function, *args):
     with test.assertRaises(Failure) as raised:
         function(*args)
@@ -123,18 +127,18 @@ class Guests(unittest.TestCase):
         with socket.socket(socket.AF_UNIX) as monitor:
             monitor.connect(os.path.join(guest.folder(), "qmp2"))
             monitor.sendall(b'{"execute":"qmp_capabilities"}\n{"execute":"stop"}\n')
-            guest.wait_for_state("Paused", 2)
+            guest.wait_for_state("Paused")
             self.assertIn("unpause", guest.record()["allowed_operations"])
             monitor.sendall(b'{"execute":"cont"}\n')
-            guest.wait_for_state("Running", 2)
+            guest.wait_for_state("Running")
             monitor.sendall(b'{"execute":"quit"}\n')
-            guest.wait_for_state("Halted", 2)
+            guest.wait_for_state("Halted")
         self.assert_halted(guest)
 
-    def test_a_killed_qemu_is_noticed_within_a_second(self):
+    def test_a_killed_qemu_is_noticed_at_once(self):
         guest = Guest(self.a, "killed").start()
         os.kill(guest.pid(), signal.SIGKILL)
-        guest.wait_for_state("Halted", 1.0)
+        guest.wait_for_state("Halted", AT_ONCE)
         self.assert_halted(guest)
 
     def test_it_outlives_the_agent(self):
@@ -154,7 +158,7 @@ class Guests(unittest.TestCase):
         guest.call("unpause")
         guest.wait_for_beat()
         os.kill(pid, signal.SIGKILL)
-        guest.wait_for_state("Halted", 1.0)
+        guest.wait_for_state("Halted", AT_ONCE)
         self.assert_halted(guest)
 
     def test_it_shuts_down_while_no_agent_looks(self):

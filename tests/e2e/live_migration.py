@@ -116,11 +116,12 @@ class Failures(LiveCase):
         self.assertLess(time.monotonic() - asked, 20)
         self.assertEqual(failure.details, ["TASK_CANCELLED", task])
 
-    def test_cancel_in_copying(self):
-        self.cancel_in("COPYING")
+    if LONG:  # as cancel.py does it, which holds the move in that state
+        def test_cancel_in_copying(self):
+            self.cancel_in("COPYING")
 
-    def test_cancel_in_converging(self):
-        self.cancel_in("CONVERGING")
+        def test_cancel_in_converging(self):
+            self.cancel_in("CONVERGING")
 
     def test_cancel_in_switching(self):
         """It may be over before the word arrives: then it is refused with the truth."""
@@ -178,7 +179,7 @@ class Failures(LiveCase):
 
     def test_the_sources_agent_is_killed(self):
         """The guest is never left paused; the new agent ends the move one way or the other."""
-        for state in RUNNING if LONG else ("CONVERGING", "SWITCHING"):
+        for state in RUNNING if LONG else ("SWITCHING",):
             with self.subTest(state=state):
                 _, begun = self.begin_until_paused() if state == "SWITCHING" else self.begin_until(state)
                 self.a.kill()

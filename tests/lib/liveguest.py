@@ -17,6 +17,7 @@ from ferrytest import BIN, MIB, give, wait_for
 
 MEMORY = 96 * MIB
 BOOT = 90.0
+LOOK = 0.005  # seconds between two looks at the consoles; a tick comes each 10 ms
 
 
 class Console(threading.Thread):
@@ -44,7 +45,7 @@ class Console(threading.Thread):
         return pool.path("run", "guests", self.uuid, "console.log")
 
     def run(self):
-        while not self._ended.wait(0.002):
+        while not self._ended.wait(LOOK):
             for pool in self.pools:
                 self._read(pool)
 

@@ -23,7 +23,7 @@ SETTINGS = {
 }
 # A guest that is paused for longer than this has been forgotten. The aim is far lower; this machine may be busy.
 FORGOTTEN = 3.0
-DISKS = [(16 * MIB, "random:200:4:0:12"), (16 * MIB, "mixed:60"), (24 * MIB, "ext4:20")]
+DISKS = [(16 * MIB, "random:100:4:0:12"), (16 * MIB, "mixed:30"), (24 * MIB, "ext4:10")]
 
 
 class Watch(threading.Thread):
