@@ -264,6 +264,16 @@ class LiveSnapshot(unittest.TestCase):
         self.assertLess(time.monotonic() - begun, 2)
         self.wait_for_writes(path)
 
+    def test_without_its_watchdog_it_runs_when_the_agent_is_back(self):
+        self.a.points.arm("qmp.cont.before", "delay 5000")
+        self.session.Async.VM.snapshot(self.vm, "new")
+        wait_for("it is stopped", lambda: self.a.points.passed("qmp.cont.before"), 20, 0.01)
+        for pid in self.a.watchdogs():
+            os.kill(pid, signal.SIGKILL)
+        self.a.kill()
+        self.a.start()
+        self.assert_goes_on()
+
     def test_an_agent_that_stands_still_does_not_hold_it(self):
         before = len(self.a.log())
         self.a.points.arm("qmp.cont.before", "delay 1500")
