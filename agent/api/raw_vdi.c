@@ -185,24 +185,19 @@ static void begin_answer(
 }
 
 /* The disk is free again before the last bytes leave, so that whoever has them may use it. */
-static int send_range(struct transfer *transfer, struct raw_disk **disk, const struct range *range,
+static int send_range(struct transfer *transfer, struct raw_disk *disk, const struct range *range,
 	struct fault *fault)
 {
-	char *last CLEANUP_FREE = NULL;
 	uint64_t done = 0;
 	int r = 0;
 
 	while (r == 0 && done < range->length) {
 		size_t n = (size_t)MIN(range->length - done, RAW_DISK_BYTES);
 		const char *data = NULL;
-		r = raw_disk_read(*disk, range->offset + done, n, &data, fault);
+		r = raw_disk_read(disk, range->offset + done, n, &data, fault);
 		done += n;
-		if (r == 0 && done == range->length) {
-			last = xcalloc(1, n);
-			memcpy(last, data, n);
-			data = last;
-			*disk = raw_disk_close(*disk);
-		}
+		if (r == 0 && done == range->length)
+			(void)raw_disk_release(disk, NULL); /* else it is tried again later */
 		if (r == 0)
 			r = transfer_write(transfer, data, n, fault);
 	}
@@ -244,7 +239,7 @@ static int run_export(struct transfer *transfer, struct fault *fault)
 		return r;
 	transfer->n_total = range.length;
 	begin_answer(transfer, vdi, &range, raw_disk_size(disk));
-	return send_range(transfer, &disk, &range, fault);
+	return send_range(transfer, disk, &range, fault);
 }
 
 const struct transfer_handler export_raw_vdi = {

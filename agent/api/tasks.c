@@ -143,33 +143,35 @@ static struct value *end_fields_new(const char *status, const char *result, cons
 	return fields;
 }
 
-static void task_write_end(struct tasks *tasks, const char *ref, const char *status,
+static int task_write_end(struct tasks *tasks, const char *ref, const char *status,
 	const char *result, const struct fault *why)
 {
 	struct value *fields CLEANUP_VALUE = end_fields_new(status, result, why);
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
+	int r = object_set_fields(tasks->pool, "task", ref, fields, &fault);
 
-	if (object_set_fields(tasks->pool, "task", ref, fields, &fault) < 0) {
+	if (r < 0) {
 		char *text CLEANUP_FREE = fault_describe(&fault);
 		log_error("task-end-not-stored", "task=%s error=\"%s\"", ref, text);
 	}
+	return MIN(r, 0);
 }
 
-void tasks_end_object(struct tasks *tasks, const char *ref, const struct fault *why)
+int tasks_end_object(struct tasks *tasks, const char *ref, const struct fault *why)
 {
 	const char *status = !why                              ? "success"
 			     : fault_is(why, "TASK_CANCELLED") ? "cancelled"
 							       : "failure";
 
-	task_write_end(tasks, ref, status, why ? "" : "<value></value>",
+	return task_write_end(tasks, ref, status, why ? "" : "<value></value>",
 		strcmp(status, "failure") == 0 ? why : NULL);
 }
 
-void tasks_succeed_object(struct tasks *tasks, const char *ref, const struct value *result)
+int tasks_succeed_object(struct tasks *tasks, const char *ref, const struct value *result)
 {
 	char *fragment CLEANUP_FREE = xml_encode_fragment(result);
 
-	task_write_end(tasks, ref, "success", fragment, NULL);
+	return task_write_end(tasks, ref, "success", fragment, NULL);
 }
 
 static void task_end(struct task *task, int r, const struct value *result, const struct fault *why)
@@ -421,7 +423,7 @@ int tasks_recover(struct tasks *tasks, tasks_await await, void *arg, struct faul
 		if (r == 0 && (value_find(config, "ferry:migration") ||
 				      value_find(config, TASK_HOST_KEY)))
 			r = task_take_over(tasks, ref, config, fault);
-		else if (r == 0)
+		else if (r == 0 && !value_find(config, TASK_TRANSFER_KEY))
 			task_write_end(tasks, ref, "failure", "", &why);
 	}
 	return r;
@@ -458,6 +460,22 @@ static struct ended *list_ended(const struct value *records, size_t *ret_n)
 	return ended;
 }
 
+/* Shows a transfer of a host that has left the pool, and of which nobody will hear. */
+static void end_of_gone(struct tasks *tasks, const struct value_member *task)
+{
+	const char *host =
+		value_find_string(value_find(task->value, "other_config"), TASK_TRANSFER_KEY, NULL);
+	struct fault gone CLEANUP_FAULT = FAULT_INIT;
+	struct fault why CLEANUP_FAULT = FAULT_INIT;
+
+	if (!host || strcmp(value_find_string(task->value, "status", ""), "pending") != 0 ||
+		object_check(tasks->pool, "host", host, &gone) == 0 ||
+		!fault_is(&gone, "HANDLE_INVALID"))
+		return;
+	fault_text(&why, -EHOSTDOWN, "The host that worked on this has left the pool");
+	tasks_end_object(tasks, task->name, &why);
+}
+
 void tasks_collect(struct tasks *tasks)
 {
 	struct value *records CLEANUP_VALUE = NULL;
@@ -469,6 +487,8 @@ void tasks_collect(struct tasks *tasks)
 	if (object_get_all_records(tasks->pool, "task", &records, NULL) < 0)
 		return;
 	n_all = records->record.n_members;
+	for (size_t i = 0; i < n_all; i++)
+		end_of_gone(tasks, &records->record.members[i]);
 	ended = list_ended(records, &n);
 	for (size_t i = 0; i < n && (ended[i].finished < oldest || n_all > TASKS_MAX_KEPT); i++) {
 		object_destroy(tasks->pool, "task", ended[i].ref, NULL);

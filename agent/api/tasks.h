@@ -18,6 +18,10 @@
 #define TASKS_KEEP_SEC 3900
 #define TASKS_MAX_KEPT 200
 
+/* Of other_config: the member whose transfer (transfer.h) the task shows. It ends the task,
+ * whatever becomes of the coordinator. */
+#define TASK_TRANSFER_KEY "ferry:transfer"
+
 struct tasks;
 
 /* pool is borrowed. */
@@ -29,7 +33,8 @@ void tasks_close(struct tasks *tasks);
 
 /* What a former run of the daemon left pending. A task that stands for a migration, or that another
  * host works on (its other_config names them) waits on for it, by `await` in a thread: 0 with
- * *ret_result, or a fault. The others end as failed. */
+ * *ret_result, or a fault. One that shows a member's transfer is left to that member. The others
+ * end as failed. */
 typedef int (*tasks_await)(void *arg, const struct value *other_config, const char *task,
 	struct cancel *cancel, struct value **ret_result, struct fault *fault);
 int tasks_recover(struct tasks *tasks, tasks_await await, void *arg, struct fault *fault);
@@ -47,10 +52,10 @@ int tasks_create_cancellable(struct tasks *tasks, const char *label, const char 
 /* The token is not to be touched any more. */
 void tasks_let_go(struct tasks *tasks, const char *ref);
 
-/* Its end: why is NULL, or what it failed of (TASK_CANCELLED: cancelled). */
-void tasks_end_object(struct tasks *tasks, const char *ref, const struct fault *why);
+/* Its end: why is NULL, or what it failed of (TASK_CANCELLED: cancelled). -ENOENT: it is gone. */
+int tasks_end_object(struct tasks *tasks, const char *ref, const struct fault *why);
 /* The same of one that has done what it was for, with that result. */
-void tasks_succeed_object(struct tasks *tasks, const char *ref, const struct value *result);
+int tasks_succeed_object(struct tasks *tasks, const char *ref, const struct value *result);
 
 /* Marks it in current_operations and asks what runs to stop. Does not wait. A task that has ended
  * stays as it is. who: for the record of what is cancelled. */
@@ -61,7 +66,7 @@ size_t tasks_n_running(struct tasks *tasks);
 /* Whether a task that this session started runs. */
 bool tasks_session_is_busy(struct tasks *tasks, const char *session);
 
-/* Removes finished tasks that are too old or too many. */
+/* Removes finished tasks that are too old or too many, and ends those of members that are gone. */
 void tasks_collect(struct tasks *tasks);
 
 #endif

@@ -17,6 +17,7 @@
 #define LOOK_USEC  (300 * USEC_PER_MSEC)
 #define NOTE_USEC  (1 * USEC_PER_SEC)
 #define TOUCH_USEC (10 * USEC_PER_SEC)
+#define AGAIN_USEC (1 * USEC_PER_SEC)
 
 /* In the query, else in a cookie. NULL: neither. */
 static const char *named_task(const struct transfer *transfer, const char *name)
@@ -129,6 +130,9 @@ int transfer_begin(struct transfer *transfer, uint64_t n_total, struct fault *fa
 	if (r == 0)
 		r = object_set_field(
 			pool, "task", transfer->task, "allowed_operations", operations, fault);
+	if (r == 0 && transfer->api->coordinator_address)
+		r = object_map_set(pool, "task", transfer->task, "other_config", TASK_TRANSFER_KEY,
+			transfer->api->host_ref, fault);
 	return r < 0 ? r : pool_db_transaction(pool, note, transfer, fault);
 }
 
@@ -226,8 +230,19 @@ int transfer_flush(struct transfer *transfer, struct fault *fault)
 	return r;
 }
 
+static int end_task(struct transfer *transfer, const struct fault *why)
+{
+	struct tasks *tasks = transfer->api->tasks;
+
+	return !why && transfer->result
+		       ? tasks_succeed_object(tasks, transfer->task, transfer->result)
+		       : tasks_end_object(tasks, transfer->task, why);
+}
+
 void transfer_end_task(struct transfer *transfer, const struct fault *why)
 {
+	int r;
+
 	if (!transfer->is_begun && !(transfer->is_bound && why))
 		return;
 	if (transfer->is_begun) {
@@ -235,8 +250,9 @@ void transfer_end_task(struct transfer *transfer, const struct fault *why)
 		object_map_set(transfer->api->pool, "task", transfer->task, "other_config",
 			TRANSFERRED_KEY, text, NULL);
 	}
-	if (!why && transfer->result)
-		tasks_succeed_object(transfer->api->tasks, transfer->task, transfer->result);
-	else
-		tasks_end_object(transfer->api->tasks, transfer->task, why);
+	/* The coordinator is away: nobody but this member will say how it ended. */
+	while ((r = end_task(transfer, why)) < 0 && r != -ENOENT &&
+		transfer->api->coordinator_address &&
+		cancel_sleep(transfer->api->closing, AGAIN_USEC) == 0)
+		;
 }

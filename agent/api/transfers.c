@@ -386,6 +386,23 @@ static void end_task(struct api *api, const char *task)
 	tasks_end_object(api->tasks, task, &why);
 }
 
+/* Tasks of transfers whose disk was free again, or whose end could not be told. */
+static void end_tasks_of_this_host(struct api *api)
+{
+	struct value *tasks CLEANUP_VALUE = NULL;
+
+	if (object_find(api->pool, "task", "status", "pending", &tasks, NULL) < 0)
+		return;
+	for (size_t i = 0; i < tasks->array.n_items; i++) {
+		const char *task = value_string(tasks->array.items[i], "");
+		struct value *config CLEANUP_VALUE = NULL;
+		if (object_get_field(api->pool, "task", task, "other_config", &config, NULL) == 0 &&
+			strcmp(value_find_string(config, TASK_TRANSFER_KEY, ""), api->host_ref) ==
+				0)
+			end_task(api, task);
+	}
+}
+
 void transfers_recover(struct api *api)
 {
 	struct resource_row *rows = NULL;
@@ -400,6 +417,7 @@ void transfers_recover(struct api *api)
 		resource_row_clear(&rows[i]);
 	}
 	free(rows);
+	end_tasks_of_this_host(api);
 	if (r == 0)
 		return;
 	char *text CLEANUP_FREE = fault_describe(&fault);

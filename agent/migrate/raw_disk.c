@@ -6,6 +6,7 @@
 #include "agent/migrate/served_image.h"
 #include "agent/migrate/supervisor_internal.h"
 #include "base/alloc.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/uuid.h"
 #include "target/image.h"
@@ -19,6 +20,7 @@
 #define WRITING   "update"
 /* Zeros that follow each other become one hole, but so that none takes long. */
 #define HOLE_MAX_BYTES (UINT64_C(64) << 20)
+#define AGAIN_USEC     (1 * USEC_PER_SEC)
 
 struct raw_disk {
 	const struct supervisor_params *params;
@@ -28,6 +30,7 @@ struct raw_disk {
 	char *sr;
 	char *path;
 	struct cancel *cancel;
+	bool is_free;                /* the mark is gone */
 	struct served_image *server; /* NULL: the image is raw */
 	struct endpoint *endpoint;
 	char *buffer; /* of RAW_DISK_BYTES and a block on either side */
@@ -70,15 +73,30 @@ int raw_disk_settle_row(
 /* --- Life ---------------------------------------------------------------------------------------
  */
 
+int raw_disk_release(struct raw_disk *disk, struct fault *fault)
+{
+	endpoint_close(disk->endpoint);
+	served_image_close(disk->server);
+	disk->endpoint = NULL;
+	disk->server = NULL;
+	int r = disk->is_free
+			? 0
+			: settle(disk->params->storage, disk->uuid, disk->vdi, disk->key, fault);
+	disk->is_free = r == 0;
+	return r;
+}
+
 struct raw_disk *raw_disk_close(struct raw_disk *disk)
 {
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
 
 	if (!disk)
 		return NULL;
-	endpoint_close(disk->endpoint);
-	served_image_close(disk->server);
-	if (settle(disk->params->storage, disk->uuid, disk->vdi, disk->key, &fault) < 0) {
+	int r = raw_disk_release(disk, &fault);
+	/* A database is away, or full: until it can be told the disk is nobody else's. */
+	while (r < 0 && cancel_sleep(disk->cancel, AGAIN_USEC) == 0)
+		r = raw_disk_release(disk, &fault);
+	if (r < 0) {
 		char *text CLEANUP_FREE = fault_describe(&fault);
 		log_error("RAW-DISK-LEFTOVER",
 			"vdi=%s error=\"%s\": it is tried again at the next start", disk->vdi,

@@ -26,8 +26,11 @@ struct raw_disk_request {
  * SR_BACKEND_FAILURE_46. */
 int raw_disk_open(struct supervisor *supervisor, const struct raw_disk_request *request,
 	struct raw_disk **ret_disk, struct fault *fault);
-/* Takes the mark away. What was written and not finished may or may not be there. NULL is fine;
- * returns NULL. */
+/* The image is let go of, and then the mark: once that is done, or cannot be, as the database is
+ * away. Nothing can be read or written any more; what was read last stays. */
+int raw_disk_release(struct raw_disk *disk, struct fault *fault);
+/* The same, until it is done or `cancel` says to stop. What was written and not finished may or may
+ * not be there. NULL is fine; returns NULL. */
 struct raw_disk *raw_disk_close(struct raw_disk *disk);
 
 uint64_t raw_disk_size(const struct raw_disk *disk);

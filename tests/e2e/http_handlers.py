@@ -16,8 +16,8 @@ import urllib.parse
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 import transferclient  # noqa: E402
-from ferrytest import MIB, NULL, PASSWORD, Pool, allocated, wait_for  # noqa: E402
-from transferclient import Upload, basic, path, request  # noqa: E402
+from ferrytest import MIB, NULL, PASSWORD, Pool, allocated, has_failed, wait_for  # noqa: E402
+from transferclient import Upload, basic, connect, path, request  # noqa: E402
 from xensession import Failure, Session  # noqa: E402
 
 ROOT = basic("root", PASSWORD)
@@ -548,6 +548,86 @@ class OfAnotherHost(unittest.TestCase):
         # A password is checked by the coordinator alone.
         answer = request(b, "GET", path("export_raw_vdi", vdi=vdi), headers=ROOT)
         self.assertEqual((answer.status, answer.error[0]), (401, "HOST_IS_SLAVE"))
+
+
+class WithoutTheCoordinator(unittest.TestCase):
+    """What a member sends or takes goes on while the coordinator is away, and so does its task."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.a = cls.enterClassContext(Pool("A"))
+        cls.b = cls.enterClassContext(Pool("B")).join(cls.a)
+        cls.vdi = cls.b.vdi_create(cls.b.sr_create(), SIZE)
+        cls.path = cls.b.vdi_path(cls.vdi)
+        cls.data = os.urandom(SIZE)
+
+    def tearDown(self):
+        if has_failed(self):
+            self.a.show_log(40)
+            self.b.show_log(80)
+
+    @property
+    def tasks(self):
+        return self.a.session.task
+
+    def begin(self):
+        task = self.tasks.create("there", "")
+        target = path("import_raw_vdi", vdi=self.vdi, task_id=task, session_id=self.a.session.ref)
+        upload = Upload(self.b, target, SIZE).send(self.data[:MIB])
+        wait_for("some has come", lambda: self.tasks.get_other_config(task).get("ferry:transferred", "").startswith(str(MIB)), 10)
+        return task, upload
+
+    def ended(self, task):
+        wait_for("the task ends", lambda: self.tasks.get_status(task) != "pending", 30)
+        return self.tasks.get_status(task)
+
+    def test_an_import_goes_on_when_it_was_restarted(self):
+        task, upload = self.begin()
+        self.a.kill()
+        upload.send(self.data[MIB:2 * MIB])
+        self.a.start()
+        self.assertEqual(self.tasks.get_status(task), "pending")
+        self.assertEqual(self.tasks.get_error_info(task), [])
+        answer = upload.send(self.data[2 * MIB:]).answer()
+        self.assertEqual(answer.status, 200, answer.body)
+        self.assertEqual(self.ended(task), "success")
+        with open(self.path, "rb") as file:
+            self.assertEqual(hashlib.sha256(file.read()).digest(), hashlib.sha256(self.data).digest())
+
+    def test_it_can_be_cancelled_by_the_coordinator_that_was_restarted(self):
+        task, upload = self.begin()
+        self.a.kill()
+        self.a.start()
+        self.tasks.cancel(task)
+        self.assertEqual(self.ended(task), "cancelled")
+        upload.close()
+        wait_for("the disk is free", lambda: not self.a.session.VDI.get_current_operations(self.vdi), 10)
+
+    def test_a_member_that_dies_meanwhile_fails_it(self):
+        task, upload = self.begin()
+        self.a.kill()
+        self.b.kill()
+        upload.close()
+        self.a.start()
+        self.assertEqual(self.tasks.get_status(task), "pending")
+        self.b.start()
+        self.assertEqual(self.ended(task), "failure")
+        self.assertIn("restarted after about", self.tasks.get_error_info(task)[1])
+        self.assertEqual(self.a.session.VDI.get_current_operations(self.vdi), {})
+
+    def test_its_end_is_told_when_it_is_back(self):
+        """The export's last byte goes out while nobody can be told."""
+        task = self.tasks.create("there", "")
+        connection = connect(self.b)
+        connection.request("GET", path("export_raw_vdi", vdi=self.vdi, task_id=task, session_id=self.a.session.ref))
+        response = connection.getresponse()
+        response.read(1)
+        self.a.kill()
+        self.assertEqual(len(response.read()), SIZE - 1)
+        connection.close()
+        self.a.start()
+        self.assertEqual(self.ended(task), "success")
+        wait_for("the disk is free", lambda: not self.a.session.VDI.get_current_operations(self.vdi), 10)
 
 
 class TheStalled(Base):
