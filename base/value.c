@@ -403,14 +403,19 @@ bool value_find_bool(const struct value *record, const char *name, bool fallback
 	return value && value->type == VALUE_BOOL ? value->boolean : fallback;
 }
 
-bool value_contains_string(const struct value *array, const char *s)
+int64_t value_index_of_string(const struct value *array, const char *s)
 {
 	if (!array || array->type != VALUE_ARRAY)
-		return false;
+		return -1;
 	for (size_t i = 0; i < array->array.n_items; i++)
 		if (strcmp(value_string(array->array.items[i], ""), s) == 0)
-			return true;
-	return false;
+			return (int64_t)i;
+	return -1;
+}
+
+bool value_contains_string(const struct value *array, const char *s)
+{
+	return value_index_of_string(array, s) >= 0;
 }
 
 const char *value_type_name(enum value_type type)

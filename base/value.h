@@ -102,6 +102,8 @@ bool value_find_bool(const struct value *record, const char *name, bool fallback
 
 /* Whether an array holds the string. */
 bool value_contains_string(const struct value *array, const char *s);
+/* Where; -1: it does not. */
+int64_t value_index_of_string(const struct value *array, const char *s);
 
 /* "string", "int", "bool", "double", "datetime", "array", "struct", "nil". */
 const char *value_type_name(enum value_type type);

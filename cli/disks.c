@@ -66,6 +66,15 @@ static uint64_t figure(const struct value *disk, const char *name)
 	return n < 0 ? 0 : (uint64_t)n;
 }
 
+/* A snapshot's disk has the name of the one that it was taken of. The caller frees it. */
+static char *name_of(const struct value *disk)
+{
+	const char *name = value_find_string(disk, "name", value_find_string(disk, "vdi", "?"));
+	const char *snapshot = value_find_string(disk, "snapshot", NULL);
+
+	return snapshot ? xasprintf("%s (snapshot %s)", name, snapshot) : xstrdup(name);
+}
+
 void disks_write(const struct value *disks, struct buf *out)
 {
 	struct table *table CLEANUP_TABLE = table_new();
@@ -81,9 +90,9 @@ void disks_write(const struct value *disks, struct buf *out)
 	table_add_column(table, "MIB/S", TABLE_RIGHT);
 	for (size_t i = 0; i < disks->array.n_items; i++) {
 		const struct value *disk = disks->array.items[i];
+		char *name CLEANUP_FREE = name_of(disk);
 		const struct line line = {
-			.name = value_find_string(
-				disk, "name", value_find_string(disk, "vdi", "?")),
+			.name = name,
 			.virtual_size = figure(disk, "virtual"),
 			.allocated = figure(disk, "allocated"),
 			.sent = figure(disk, "sent"),

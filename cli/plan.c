@@ -14,6 +14,7 @@ void plan_clear(struct plan *plan)
 {
 	for (size_t i = 0; i < plan->n_disks; i++) {
 		object_clear(&plan->disks[i].vdi);
+		free(plan->disks[i].snapshot);
 		free(plan->disks[i].userdevice);
 		free(plan->disks[i].from);
 		free(plan->disks[i].sr);
@@ -57,9 +58,11 @@ static int compare_disks(const void *a, const void *b)
 	return (places[0] > places[1]) - (places[0] < places[1]);
 }
 
-static int gather_disks(struct context *context, struct plan *plan, struct fault *fault)
+int plan_gather_disks(struct context *context, struct plan *plan, const struct object *vm,
+	const char *snapshot, struct fault *fault)
 {
-	const struct value *vbds = value_find(plan->vm.record, "VBDs");
+	const struct value *vbds = value_find(vm->record, "VBDs");
+	size_t first = plan->n_disks;
 
 	for (size_t i = 0; vbds && vbds->type == VALUE_ARRAY && i < vbds->array.n_items; i++) {
 		struct object vbd CLEANUP_OBJECT = OBJECT_INIT;
@@ -72,7 +75,7 @@ static int gather_disks(struct context *context, struct plan *plan, struct fault
 			continue;
 		plan->disks = xrealloc(plan->disks, plan->n_disks + 1, sizeof(*plan->disks));
 		struct plan_disk *disk = &plan->disks[plan->n_disks++];
-		*disk = (struct plan_disk){
+		*disk = (struct plan_disk){.snapshot = snapshot ? xstrdup(snapshot) : NULL,
 			.userdevice = xstrdup(object_string(&vbd, "userdevice"))};
 		r = object_load(
 			context->session, "VDI", object_string(&vbd, "VDI"), &disk->vdi, fault);
@@ -80,23 +83,38 @@ static int gather_disks(struct context *context, struct plan *plan, struct fault
 			return r;
 		disk->from = name_of(context->session, "SR", object_string(&disk->vdi, "SR"));
 	}
-	if (plan->n_disks)
-		qsort(plan->disks, plan->n_disks, sizeof(*plan->disks), compare_disks);
+	if (plan->n_disks > first)
+		qsort(plan->disks + first, plan->n_disks - first, sizeof(*plan->disks),
+			compare_disks);
 	return 0;
 }
 
-static int gather_cards(struct context *context, struct plan *plan, struct fault *fault)
+static bool has_address(const struct plan *plan, const char *address)
 {
-	const struct value *vifs = value_find(plan->vm.record, "VIFs");
+	for (size_t i = 0; i < plan->n_cards; i++)
+		if (strcasecmp(object_string(&plan->cards[i].vif, "MAC"), address) == 0)
+			return true;
+	return false;
+}
+
+int plan_gather_cards(
+	struct context *context, struct plan *plan, const struct object *vm, struct fault *fault)
+{
+	const struct value *vifs = value_find(vm->record, "VIFs");
+	bool is_own = vm == &plan->vm;
 
 	for (size_t i = 0; vifs && vifs->type == VALUE_ARRAY && i < vifs->array.n_items; i++) {
-		plan->cards = xrealloc(plan->cards, plan->n_cards + 1, sizeof(*plan->cards));
-		struct plan_card *card = &plan->cards[plan->n_cards++];
-		*card = (struct plan_card){.vif = OBJECT_INIT};
+		struct object vif CLEANUP_OBJECT = OBJECT_INIT;
 		int r = object_load(context->session, "VIF", value_string(vifs->array.items[i], ""),
-			&card->vif, fault);
+			&vif, fault);
 		if (r < 0)
 			return r;
+		if (!is_own && has_address(plan, object_string(&vif, "MAC")))
+			continue;
+		plan->cards = xrealloc(plan->cards, plan->n_cards + 1, sizeof(*plan->cards));
+		struct plan_card *card = &plan->cards[plan->n_cards++];
+		*card = (struct plan_card){.vif = vif};
+		vif = (struct object)OBJECT_INIT;
 		card->from =
 			name_of(context->session, "network", object_string(&card->vif, "network"));
 	}
@@ -170,6 +188,13 @@ static bool is_called(const struct object *object, const char *name)
 	       strcmp(object_string(object, "name_label"), name) == 0;
 }
 
+/* That of a snapshot has the name of the disk that it was taken of. */
+static bool is_disk_called(const struct plan_disk *disk, const char *name)
+{
+	return disk->snapshot ? strcmp(object_string(&disk->vdi, "uuid"), name) == 0
+			      : is_called(&disk->vdi, name);
+}
+
 static int set_sr(
 	struct context *context, struct plan_disk *disk, const char *name, struct fault *fault)
 {
@@ -194,7 +219,7 @@ static int apply_map(
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < plan->n_disks; i++) {
-		if (!is_called(&plan->disks[i].vdi, name))
+		if (!is_disk_called(&plan->disks[i], name))
 			continue;
 		if (found)
 			return cli_usage(fault,
@@ -253,6 +278,8 @@ static int map_disks(struct context *context, struct plan *plan, struct fault *f
 			return r;
 	}
 	for (size_t i = 0; i < plan->n_disks; i++) {
+		if (plan->disks[i].snapshot)
+			plan_follow_disks(plan);
 		if (plan->disks[i].sr)
 			continue;
 		int r = fallback ? 0 : default_sr(context, plan, &fallback, fault);
@@ -398,9 +425,11 @@ int plan_make(struct context *context, struct plan *plan, struct fault *fault)
 		r = object_find(
 			context->session, "VM", args_operand(context->args, 0), &plan->vm, fault);
 	if (r == 0)
-		r = gather_disks(context, plan, fault);
+		r = plan_gather_disks(context, plan, &plan->vm, NULL, fault);
 	if (r == 0)
-		r = gather_cards(context, plan, fault);
+		r = plan_gather_cards(context, plan, &plan->vm, fault);
+	if (r == 0)
+		r = plan_gather_snapshots(context, plan, fault);
 	if (r == 0)
 		r = choose_host(context, plan, fault);
 	if (r == 0)

@@ -15,6 +15,7 @@
 
 struct plan_disk {
 	struct object vdi;
+	char *snapshot; /* whose disk it is: its name; NULL: the VM's own */
 	char *userdevice;
 	char *from; /* name of its SR */
 	char *sr;   /* ref at the destination */
@@ -32,9 +33,9 @@ struct plan {
 	struct object vm;
 	struct object host; /* at the destination */
 	char *transfer_network;
-	struct plan_disk *disks; /* in order of their places */
+	struct plan_disk *disks; /* in order of their places, the VM's own first */
 	size_t n_disks;
-	struct plan_card *cards;
+	struct plan_card *cards; /* those of snapshots with an address that the VM has go with it */
 	size_t n_cards;
 	struct value *options;
 	bool is_within; /* the pool: no --to */
@@ -49,6 +50,17 @@ struct plan {
  */
 int plan_make(struct context *context, struct plan *plan, struct fault *fault);
 void plan_clear(struct plan *plan);
+
+/* The disks and cards of the VM's snapshots, which move with it. */
+int plan_gather_snapshots(struct context *context, struct plan *plan, struct fault *fault);
+/* Those of its disks that have no SR yet go where the disks go that they were taken of, as far as
+ * these have one. */
+void plan_follow_disks(struct plan *plan);
+/* Of the object's record, as fields VBDs and VIFs name them. */
+int plan_gather_disks(struct context *context, struct plan *plan, const struct object *vm,
+	const char *snapshot, struct fault *fault);
+int plan_gather_cards(
+	struct context *context, struct plan *plan, const struct object *vm, struct fault *fault);
 
 /* Its parts when the move is within the pool (no --to); context->peer is the same server then. */
 int plan_pool_check(const struct args *args, struct fault *fault);

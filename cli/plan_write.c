@@ -5,10 +5,18 @@
 #include "cli/output.h"
 #include "cli/record.h"
 
+static bool has_snapshots(const struct plan *plan)
+{
+	return plan->n_disks && plan->disks[plan->n_disks - 1].snapshot;
+}
+
 static void write_disks(const struct plan *plan, struct buf *out)
 {
 	struct table *table CLEANUP_TABLE = table_new();
+	bool tells_snapshot = has_snapshots(plan);
 
+	if (tells_snapshot)
+		table_add_column(table, "SNAPSHOT", TABLE_LEFT);
 	table_add_column(table, "DISK", TABLE_LEFT);
 	table_add_column(table, "NAME", TABLE_LEFT);
 	table_add_column(table, "FROM-SR", TABLE_LEFT);
@@ -22,6 +30,8 @@ static void write_disks(const struct plan *plan, struct buf *out)
 			output_size((uint64_t)record_int(record, "virtual_size", 0));
 		char *used CLEANUP_FREE =
 			output_size((uint64_t)record_int(record, "physical_utilisation", 0));
+		if (tells_snapshot)
+			table_add(table, disk->snapshot ? disk->snapshot : "-");
 		table_add(table, disk->userdevice);
 		table_add(table, object_string(&disk->vdi, "name_label"));
 		table_add(table, disk->from);
@@ -75,6 +85,8 @@ static struct value *disk_to_json(const struct plan_disk *disk)
 	struct value *json = value_new_struct();
 
 	value_set_string(json, "device", disk->userdevice);
+	if (disk->snapshot)
+		value_set_string(json, "snapshot", disk->snapshot);
 	value_set_string(json, "vdi", object_string(&disk->vdi, "uuid"));
 	value_set_string(json, "name", object_string(&disk->vdi, "name_label"));
 	value_set_string(json, "from_sr", disk->from);

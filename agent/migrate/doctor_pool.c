@@ -3,6 +3,7 @@
  * coordinator looks, for all hosts. */
 #include "agent/migrate/copies_internal.h"
 #include "agent/migrate/doctor_internal.h"
+#include "agent/vm/family.h"
 #include "agent/vm/operations.h"
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -87,14 +88,18 @@ static bool is_held(struct doctor *doctor, const struct value *moves, const char
 	return false;
 }
 
-/* What holds nobody knows, as long as a migration of the class's object is under way. */
-static bool may_be_held(const struct value *moves, const char *class, const char *ref)
+/* What holds nobody knows, as long as a migration of the class's object is under way; a snapshot
+ * moves with its VM. */
+static bool may_be_held(
+	struct doctor *doctor, const struct value *moves, const char *class, const char *ref)
 {
+	struct pool_db *pool = doctor->params->storage->pool;
+
 	for (size_t i = 0; i < moves->record.n_members; i++) {
 		const struct value *record = moves->record.members[i].value;
 		if (strcmp(value_find_string(record, "role", ""), "sender") == 0 &&
 			(strcmp(class, "VDI") == 0 ||
-				strcmp(value_find_string(record, "VM", ""), ref) == 0))
+				vm_is_family(pool, value_find_string(record, "VM", ""), ref)))
 			return true;
 	}
 	return false;
@@ -111,7 +116,7 @@ static void look_at_marks(struct doctor *doctor, const struct value *moves, cons
 		bool is_move = is_of_a_move(operation);
 		bool is_fixable = is_move || is_of_a_copy(operation);
 		if (is_held(doctor, moves, mark->name) ||
-			(is_move && may_be_held(moves, class, ref)))
+			(is_move && may_be_held(doctor, moves, class, ref)))
 			continue;
 		char *what CLEANUP_FREE = xasprintf("%s %s: %s by %s", class,
 			value_find_string(record, "uuid", ""), operation, mark->name);

@@ -87,18 +87,16 @@ static int check_paused(struct live *live, struct fault *fault)
 /* Fields that were changed while the disks were copied. */
 static struct value *manifest_now(struct migration *m)
 {
-	static const char *const parts[] = {"vm", "metrics", "vbds", "vifs"};
+	static const char *const parts[] = {"vm", "metrics", "vbds", "vifs", "snapshots"};
 	struct value *disks CLEANUP_VALUE = migration_get(m, "disks");
 	struct value *vif_map CLEANUP_VALUE = migration_get(m, "vif_map");
+	struct value *planned CLEANUP_VALUE = migration_get(m, "manifest");
 	char *vm CLEANUP_FREE = migration_get_string(m, "vm");
-	struct value *refs CLEANUP_VALUE = value_new_array();
 	struct value *now CLEANUP_VALUE = NULL;
 	struct value *manifest = value_new_struct();
 
-	for (size_t i = 0; i < disks->array.n_items; i++)
-		value_append_string(
-			refs, value_find_string(disks->array.items[i], "vdi", REF_NULL));
-	if (metadata_export(m->params->storage->pool, vm, refs, vif_map, &now, NULL) < 0)
+	if (metadata_export_again(
+		    m->params->storage->pool, vm, planned, disks, vif_map, &now, NULL) < 0)
 		return manifest;
 	for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
 		if (value_find(now, parts[i]))

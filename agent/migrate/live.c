@@ -66,7 +66,7 @@ static char *job_name(const struct migration *m)
 static struct dirty *new_dirty(struct migration *m, struct guest *guest, const struct value *disks)
 {
 	char *job CLEANUP_FREE = job_name(m);
-	size_t n = disks->array.n_items;
+	size_t n = m->n_own_disks;
 	struct dirty_disk *tracked CLEANUP_FREE = xcalloc(n + 1, sizeof(*tracked));
 
 	for (size_t i = 0; i < n; i++)
@@ -98,7 +98,7 @@ int live_open(struct migration *m, struct fault *fault)
 	live->watch = guest_watch_new(live->guest);
 	live->stops = guest_watch_new(live->guest);
 	live->dirty = new_dirty(m, live->guest, disks);
-	live->n_disks = disks->array.n_items;
+	live->n_disks = m->n_own_disks;
 	live->passes = xcalloc(live->n_disks + 1, sizeof(*live->passes));
 	live->images = xcalloc(live->n_disks + 1, sizeof(*live->images));
 	live->comparers = xcalloc(live->n_disks + 1, sizeof(*live->comparers));

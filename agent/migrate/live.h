@@ -41,7 +41,7 @@ struct live {
 	struct dirty *dirty;
 	struct predict predict;
 	double bulk_rate;     /* bytes a second; 0: unknown */
-	struct pass **passes; /* one per disk; NULL: not open */
+	struct pass **passes; /* one per disk of the guest; NULL: not open */
 	struct image_source **images;
 	struct live_comparer *comparers;
 	size_t n_disks;

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "agent/migrate/metadata.h"
-
+#include "agent/migrate/metadata_internal.h"
 #include "agent/migrate/unknown.h"
 #include "agent/vm/object.h"
 #include "base/alloc.h"
@@ -77,14 +76,6 @@ int metadata_export_whole(struct pool_db *pool, const char *class_name, const ch
 	return r;
 }
 
-static int64_t disk_index(const struct value *disks, const char *vdi)
-{
-	for (size_t i = 0; i < disks->array.n_items; i++)
-		if (strcmp(value_string(disks->array.items[i], ""), vdi) == 0)
-			return (int64_t)i;
-	return -1;
-}
-
 static int export_vbds(struct pool_db *pool, const char *vm, const struct value *disks,
 	struct value *ret_vbds, struct fault *fault)
 {
@@ -100,7 +91,7 @@ static int export_vbds(struct pool_db *pool, const char *vm, const struct value 
 			r = object_get_string(pool, "VBD", ref, "VDI", &vdi, fault);
 		if (r < 0)
 			return r;
-		int64_t index = disk_index(disks, vdi);
+		int64_t index = value_index_of_string(disks, vdi);
 		value_set_int(fields, "disk", index);
 		/* A CD stays behind: its drive arrives empty. */
 		value_set_bool(fields, "empty", index < 0);
@@ -130,17 +121,16 @@ static int export_vifs(struct pool_db *pool, const char *vm, const struct value 
 	return r;
 }
 
-int metadata_export(struct pool_db *pool, const char *vm, const struct value *disks,
-	const struct value *vif_map, struct value **ret_manifest, struct fault *fault)
+int metadata_export_one(struct pool_db *pool, const char *vm, const struct value *disks,
+	const struct value *vif_map, struct value *ret_manifest, struct fault *fault)
 {
-	struct value *manifest CLEANUP_VALUE = value_new_struct();
 	struct value *fields = NULL;
 	char *metrics CLEANUP_FREE = NULL;
 
 	int r = metadata_export_whole(pool, "VM", vm, &fields, fault);
 	if (r < 0)
 		return r;
-	value_set(manifest, "vm", TAKE_PTR(fields));
+	value_set(ret_manifest, "vm", TAKE_PTR(fields));
 	r = object_get_string(pool, "VM", vm, "metrics", &metrics, fault);
 	if (r < 0)
 		return r;
@@ -148,18 +138,14 @@ int metadata_export(struct pool_db *pool, const char *vm, const struct value *di
 		r = metadata_export_whole(pool, "VM_metrics", metrics, &fields, fault);
 		if (r < 0)
 			return r;
-		value_set(manifest, "metrics", TAKE_PTR(fields));
+		value_set(ret_manifest, "metrics", TAKE_PTR(fields));
 	}
 	struct value *vbds = value_new_array();
-	value_set(manifest, "vbds", vbds);
+	value_set(ret_manifest, "vbds", vbds);
 	struct value *vifs = value_new_array();
-	value_set(manifest, "vifs", vifs);
+	value_set(ret_manifest, "vifs", vifs);
 	r = export_vbds(pool, vm, disks, vbds, fault);
-	if (r == 0)
-		r = export_vifs(pool, vm, vif_map, vifs, fault);
-	if (r == 0)
-		*ret_manifest = TAKE_PTR(manifest);
-	return r;
+	return r < 0 ? r : export_vifs(pool, vm, vif_map, vifs, fault);
 }
 
 /* XML-RPC carries ints as bare text, and JSON carries datetimes as text. */
@@ -217,33 +203,9 @@ void metadata_settle_uuid(
 		value_unset(fields, "uuid");
 }
 
-static int import_disks(struct pool_db *pool, const struct value *disks, struct value *ret_refs,
-	struct fault *fault)
-{
-	for (size_t i = 0; i < disks->array.n_items; i++) {
-		const struct value *disk = disks->array.items[i];
-		struct value *fields CLEANUP_VALUE = NULL;
-		char *ref CLEANUP_FREE = NULL;
-		int r = metadata_import_fields("VDI", value_find(disk, "fields"), &fields, fault);
-		if (r < 0)
-			return r;
-		value_set_string(fields, "uuid", value_find_string(disk, "uuid", ""));
-		value_set_string(fields, "SR", value_find_string(disk, "sr", ""));
-		value_set_string(fields, "location", value_find_string(disk, "location", ""));
-		value_set_int(fields, "virtual_size", value_find_int(disk, "size", 0));
-		value_set_bool(fields, "managed", true);
-		r = object_create(pool, "VDI", fields, &ref, fault);
-		if (r == 0)
-			r = unknown_keep(pool, "VDI", ref, value_find(disk, "fields"), NULL, fault);
-		if (r < 0)
-			return r;
-		value_append_string(ret_refs, ref);
-	}
-	return 0;
-}
-
-static int import_vm(struct pool_db *pool, const struct value *manifest, bool new_identity,
-	char **ret_vm, struct fault *fault)
+/* more: fields that are no matter of the manifest. */
+static int import_vm(struct pool_db *pool, const struct value *manifest, const struct value *more,
+	bool new_identity, char **ret_vm, struct fault *fault)
 {
 	struct value *fields CLEANUP_VALUE = NULL;
 	struct value *metrics CLEANUP_VALUE = NULL;
@@ -259,6 +221,9 @@ static int import_vm(struct pool_db *pool, const struct value *manifest, bool ne
 	metadata_settle_uuid(pool, "VM_metrics", metrics, new_identity);
 	if (new_identity)
 		value_unset(fields, "uuid");
+	for (size_t i = 0; i < more->record.n_members; i++)
+		value_set(fields, more->record.members[i].name,
+			value_copy(more->record.members[i].value));
 	r = vm_object_create(pool, fields, metrics, ret_vm, fault);
 	if (r == 0)
 		r = unknown_keep(pool, "VM", *ret_vm, value_find(manifest, "vm"), NULL, fault);
@@ -281,23 +246,31 @@ int metadata_check_position(
 		number, name, text, MAX_POSITION);
 }
 
-/* The disk that a VBD of the manifest names: an index, or -1 for an empty drive. */
+int metadata_read_index(const struct value *value, const char *who, const char *what, size_t n,
+	int64_t *ret_index, struct fault *fault)
+{
+	int64_t index = -2;
+
+	if (value && value->type == VALUE_INT)
+		index = value->integer;
+	else if (parse_int64(value_string(value, ""), &index) < 0)
+		index = -2;
+	if (index < -1 || index >= (int64_t)n)
+		return fault_text(fault, -EINVAL,
+			"manifest: %s must name a %s from 0 to %zd, or -1 for none", who, what,
+			(ssize_t)n - 1);
+	*ret_index = index;
+	return 0;
+}
+
+/* The disk that a VBD names; -1: its drive is empty. */
 static int read_disk_index(const struct value *device, size_t number, size_t n_disks,
 	int64_t *ret_index, struct fault *fault)
 {
-	const struct value *index = value_find(device, "disk");
-	int64_t disk = -2;
+	char *who CLEANUP_FREE = xasprintf("VBD %zu", number);
 
-	if (index && index->type == VALUE_INT)
-		disk = index->integer;
-	else if (parse_int64(value_string(index, ""), &disk) < 0)
-		disk = -2;
-	if (disk < -1 || disk >= (int64_t)n_disks)
-		return fault_text(fault, -EINVAL,
-			"manifest: VBD %zu must name a disk from 0 to %zu, or -1 for none", number,
-			n_disks - 1);
-	*ret_index = disk;
-	return 0;
+	return metadata_read_index(
+		value_find(device, "disk"), who, "disk", n_disks, ret_index, fault);
 }
 
 static int import_devices(struct pool_db *pool, const char *class, const struct value *devices,
@@ -331,15 +304,13 @@ static int import_devices(struct pool_db *pool, const char *class, const struct 
 	return 0;
 }
 
-int metadata_import(struct pool_db *pool, const struct value *manifest, const struct value *disks,
-	bool new_identity, char **ret_vm, struct fault *fault)
+int metadata_import_one(struct pool_db *pool, const struct value *manifest,
+	const struct value *more, const struct value *vdis, bool new_identity, char **ret_vm,
+	struct fault *fault)
 {
-	struct value *vdis CLEANUP_VALUE = value_new_array();
 	char *vm CLEANUP_FREE = NULL;
+	int r = import_vm(pool, manifest, more, new_identity, &vm, fault);
 
-	int r = import_vm(pool, manifest, new_identity, &vm, fault);
-	if (r == 0)
-		r = import_disks(pool, disks, vdis, fault);
 	if (r == 0)
 		r = import_devices(
 			pool, "VBD", value_find(manifest, "vbds"), vm, vdis, new_identity, fault);

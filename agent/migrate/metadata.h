@@ -7,11 +7,22 @@
 
 #include "schema/pool_db.h"
 
-/* *ret_manifest: struct {vm, metrics, vbds: [{fields, disk}], vifs: [{fields, network}]}. `disks`:
- * refs of the VM's disk VDIs in the order of the plan ("disk" is an index into it, -1 for an empty
- * drive). vif_map: VIF ref -> network ref of the destination. */
-int metadata_export(struct pool_db *pool, const char *vm, const struct value *disks,
-	const struct value *vif_map, struct value **ret_manifest, struct fault *fault);
+/* *ret_manifest: struct {vm, metrics, vbds: [{fields, disk}], vifs: [{fields, network}], parent,
+ * snapshots: [{ref, vm, metrics, vbds, vifs, parent, memory}]}. `disks`: refs of the VDIs that are
+ * the disks of all of them, in the order of the plan ("disk" and "memory" are indexes into it, -1
+ * for an empty drive and for none). "parent": an index into snapshots, -1 for none. snapshots: refs
+ * of those that travel with the VM. vif_map: VIF ref -> network ref of the destination. */
+int metadata_export(struct pool_db *pool, const char *vm, const struct value *snapshots,
+	const struct value *disks, const struct value *vif_map, struct value **ret_manifest,
+	struct fault *fault);
+
+/* The same of a VM whose manifest that is, as it is by now, for the disks of the migration's plan.
+ * What is left out of the one (snapshots that do not travel) is left out of the other. */
+int metadata_export_again(struct pool_db *pool, const char *vm, const struct value *manifest,
+	const struct value *plan, const struct value *vif_map, struct value **ret_manifest,
+	struct fault *fault);
+/* Of a manifest of metadata_export: refs of the snapshots, to be freed. */
+struct value *metadata_snapshots(const struct value *manifest);
 
 /* The fields of an object that travel. */
 int metadata_export_object(struct pool_db *pool, const char *class_name, const char *ref,
@@ -21,10 +32,11 @@ int metadata_export_object(struct pool_db *pool, const char *class_name, const c
 int metadata_export_whole(struct pool_db *pool, const char *class_name, const char *ref,
 	struct value **ret_fields, struct fault *fault);
 
-/* Makes VM, VM_metrics, VDIs, VBDs and VIFs; inside a transaction of the caller. disks: array of
- * structs {sr, uuid, location, size, fields}. new_identity: a copy: VM, VBDs and VIFs get new
- * uuids; else they keep theirs (a VBD or VIF uuid that is taken is replaced). Values may have come
- * over XML-RPC: ints as text are put right. */
+/* Makes VM, VM_metrics, VDIs, VBDs and VIFs, and those of the snapshots; inside a transaction of
+ * the caller. disks: array of structs {sr, uuid, location, size, fields, snapshot_of: index into
+ * it, or -1}. new_identity: a copy: VM, VBDs and VIFs get new uuids; else they keep theirs (a VBD
+ * or VIF uuid that is taken is replaced). Values may have come over XML-RPC: ints as text are put
+ * right. */
 int metadata_import(struct pool_db *pool, const struct value *manifest, const struct value *disks,
 	bool new_identity, char **ret_vm, struct fault *fault);
 

@@ -38,6 +38,9 @@ struct migration *migration_new(const struct supervisor_params *params, struct m
 		const struct value *disks = value_find(m->document, "disks");
 		m->n_disks = disks && disks->type == VALUE_ARRAY ? disks->array.n_items : 0;
 		m->disks = xcalloc(m->n_disks, sizeof(*m->disks));
+		while (m->n_own_disks < m->n_disks &&
+			!value_find(disks->array.items[m->n_own_disks], "snapshot"))
+			m->n_own_disks++;
 	}
 	m->cancel = cancel_new();
 	m->stop = cancel_new();

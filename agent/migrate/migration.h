@@ -70,6 +70,7 @@ struct migration {
 	/* Sender: one per disk of the plan, made with the object. */
 	struct migration_disk *disks;
 	size_t n_disks;
+	size_t n_own_disks; /* the first of them: the VM's own; nobody writes to its snapshots' */
 	struct rate_limit *rate;
 	struct migration_figures figures;
 	_Atomic bool forgotten; /* somebody said that the destination is gone for ever */

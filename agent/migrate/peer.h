@@ -5,7 +5,9 @@
 
 #include "agent/migrate/migration.h"
 
-#define PEER_PROTOCOL "1"
+#define PEER_PROTOCOL "2"
+/* As the SR of a disk: where the destination puts what nobody has said a place for. */
+#define PEER_DEFAULT_SR "default"
 
 /* Checks a token as given by a client: XenAPI's five keys and ours. INTERNAL_ERROR naming the
  * missing key. */

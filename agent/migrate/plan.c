@@ -2,7 +2,9 @@
 #include "agent/migrate/plan.h"
 
 #include "agent/migrate/metadata.h"
+#include "agent/migrate/peer.h"
 #include "agent/migrate/rehome.h"
+#include "agent/vm/family.h"
 #include "agent/vm/guest_record.h"
 #include "agent/vm/operations.h"
 #include "base/alloc.h"
@@ -16,7 +18,8 @@
 
 #define OPERATION "migrate_send"
 
-/* A disk that another VM uses too would be taken away from it. */
+/* A disk that another VM uses too, which is no snapshot of this one, would be taken away from it.
+ */
 static int check_exclusive(
 	struct pool_db *pool, const char *vm, const char *vdi, struct fault *fault)
 {
@@ -27,7 +30,7 @@ static int check_exclusive(
 		char *owner CLEANUP_FREE = NULL;
 		r = object_get_string(
 			pool, "VBD", vbds->array.items[i]->string, "VM", &owner, fault);
-		if (r == 0 && strcmp(owner, vm) != 0)
+		if (r == 0 && !vm_is_family(pool, vm, owner))
 			r = fault_set(fault, -EBUSY, "VDI_IN_USE", vdi, OPERATION, NULL);
 	}
 	return r;
@@ -152,30 +155,72 @@ static int plan_disk(const struct storage *storage, const char *vm, const char *
 	return 0;
 }
 
-/* Of a move within the pool, those that stay where they are go into ret_shared. */
-static int collect_disks(const struct storage *storage, const struct migrate_request *request,
-	const char *host, struct value *ret_refs, struct value *ret_shared, struct fault *fault)
-{
-	struct value *vbds CLEANUP_VALUE = NULL;
+/* What collect_disks finds: refs of those that are copied, and, for each of a snapshot's, the name
+ * of the snapshot; of a move within the pool, refs of those that stay where they are. */
+struct collection {
+	struct pool_db *pool;
+	const struct value *vdi_map;
+	const char *host; /* of this pool, or NULL */
+	struct value *refs;
+	struct value *names; /* ref -> name of the snapshot */
+	struct value *shared;
+};
 
-	int r = object_find(storage->pool, "VBD", "VM", request->vm, &vbds, fault);
-	for (size_t i = 0; r == 0 && i < vbds->array.n_items; i++) {
-		struct value *vbd CLEANUP_VALUE = NULL;
-		r = object_get_record(
-			storage->pool, "VBD", vbds->array.items[i]->string, &vbd, fault);
-		if (r < 0)
-			return r;
-		const char *vdi = value_find_string(vbd, "VDI", REF_NULL);
-		if (strcmp(value_find_string(vbd, "type", ""), "Disk") != 0 || ref_is_null(vdi) ||
-			value_contains_string(ret_refs, vdi))
-			continue;
-		if (ref_is_null(value_find_string(request->vdi_map, vdi, NULL)))
-			return fault_set(fault, -EINVAL, "VDI_NOT_IN_MAP", vdi, NULL);
-		if (!host || !rehome_is_shared(storage->pool, request->vdi_map, vdi))
-			value_append_string(ret_refs, vdi);
-		else if (!value_contains_string(ret_shared, vdi))
-			value_append_string(ret_shared, vdi);
+static void collection_clear(struct collection *collection)
+{
+	value_free(collection->refs);
+	value_free(collection->names);
+	value_free(collection->shared);
+}
+
+#define CLEANUP_COLLECTION CLEANUP(collection_clear)
+
+/* snapshot: its name, if it is a snapshot's disk. If the map does not say where that goes, another
+ * pool does. */
+static int collect_disk(const struct collection *collection, const char *vdi, const char *snapshot,
+	struct fault *fault)
+{
+	if (value_contains_string(collection->refs, vdi) ||
+		value_contains_string(collection->shared, vdi))
+		return 0;
+	if (ref_is_null(value_find_string(collection->vdi_map, vdi, NULL)) &&
+		(!snapshot || collection->host))
+		return fault_set(fault, -EINVAL, "VDI_NOT_IN_MAP", vdi, NULL);
+	if (collection->host && rehome_is_shared(collection->pool, collection->vdi_map, vdi)) {
+		value_append_string(collection->shared, vdi);
+		return 0;
 	}
+	value_append_string(collection->refs, vdi);
+	if (snapshot)
+		value_set_string(collection->names, vdi, snapshot);
+	return 0;
+}
+
+static int collect_snapshot(
+	const struct collection *collection, const char *snapshot, struct fault *fault)
+{
+	struct value *vdis CLEANUP_VALUE = value_new_array();
+	char *name CLEANUP_FREE = NULL;
+	int r = object_get_string(collection->pool, "VM", snapshot, "name_label", &name, fault);
+
+	if (r == 0)
+		r = vm_add_snapshot_disks(collection->pool, snapshot, vdis, fault);
+	for (size_t i = 0; r == 0 && i < vdis->array.n_items; i++)
+		r = collect_disk(collection, vdis->array.items[i]->string, name, fault);
+	return r;
+}
+
+/* The VM's own come first. */
+static int collect_disks(const struct collection *collection, const char *vm,
+	const struct value *snapshots, struct fault *fault)
+{
+	struct value *own CLEANUP_VALUE = value_new_array();
+	int r = vm_add_disks(collection->pool, vm, own, fault);
+
+	for (size_t i = 0; r == 0 && i < own->array.n_items; i++)
+		r = collect_disk(collection, own->array.items[i]->string, NULL, fault);
+	for (size_t i = 0; r == 0 && i < snapshots->array.n_items; i++)
+		r = collect_snapshot(collection, snapshots->array.items[i]->string, fault);
 	return r;
 }
 
@@ -213,6 +258,8 @@ static int plan_guest(const struct storage *storage, const char *vm, const char 
 	for (size_t i = 0; r == 0 && i < disks->array.n_items; i++) {
 		struct value *disk = disks->array.items[i];
 		size_t n = 0;
+		if (value_find(disk, "snapshot"))
+			continue;
 		while (n < spec.n_disks &&
 			(!spec.disks[n].vdi ||
 				strcmp(spec.disks[n].vdi, value_find_string(disk, "vdi", "")) != 0))
@@ -244,38 +291,91 @@ static int check_copy(const struct value *options, const char *host, struct faul
 		"a move within a pool copies no VM: the option copy is for another pool", NULL);
 }
 
+/* Which of the disks each was taken of: -1 for none of them. */
+static int set_origins(struct pool_db *pool, const struct value *refs, struct value *manifest_disks,
+	struct fault *fault)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < refs->array.n_items; i++) {
+		char *of CLEANUP_FREE = NULL;
+		r = object_get_string(
+			pool, "VDI", refs->array.items[i]->string, "snapshot_of", &of, fault);
+		if (r == 0)
+			value_set_int(manifest_disks->array.items[i], "snapshot_of",
+				value_index_of_string(refs, of));
+	}
+	return r;
+}
+
+static int plan_disks(const struct storage *storage, const char *vm,
+	const struct collection *collection, struct value *ret_disks,
+	struct value *ret_manifest_disks, struct fault *fault)
+{
+	for (size_t i = 0; i < collection->refs->array.n_items; i++) {
+		const char *vdi = collection->refs->array.items[i]->string;
+		const char *snapshot = value_find_string(collection->names, vdi, NULL);
+		struct value *disk = NULL;
+		struct value *entry = NULL;
+		int r = plan_disk(storage, vm, vdi,
+			value_find_string(collection->vdi_map, vdi, PEER_DEFAULT_SR), &disk, &entry,
+			fault);
+		if (r < 0)
+			return r;
+		if (snapshot)
+			value_set_string(disk, "snapshot", snapshot);
+		value_append(ret_disks, disk);
+		value_append(ret_manifest_disks, entry);
+	}
+	return set_origins(storage->pool, collection->refs, ret_manifest_disks, fault);
+}
+
+/* A copy is another VM, of which no snapshot was taken. */
+static int list_snapshots(struct pool_db *pool, const char *vm, const struct value *options,
+	struct value **ret_snapshots, struct fault *fault)
+{
+	struct value *snapshots CLEANUP_VALUE = NULL;
+	int r = 0;
+
+	if (value_find_bool(options, "copy", false))
+		snapshots = value_new_array();
+	else
+		r = vm_list_snapshots(pool, vm, &snapshots, fault);
+	for (size_t i = 0; r == 0 && i < snapshots->array.n_items; i++)
+		r = vm_check_idle(pool, snapshots->array.items[i]->string, fault);
+	if (r == 0)
+		*ret_snapshots = TAKE_PTR(snapshots);
+	return r;
+}
+
 int plan_make(const struct storage *storage, const struct migrate_request *request,
 	const char *host, const struct value *options, struct value **ret_disks,
 	struct value **ret_manifest, struct fault *fault)
 {
 	bool live = value_find_bool(options, "live", false);
-	struct value *refs CLEANUP_VALUE = value_new_array();
+	struct value *snapshots CLEANUP_VALUE = NULL;
 	struct value *disks CLEANUP_VALUE = value_new_array();
 	struct value *manifest CLEANUP_VALUE = NULL;
 	struct value *manifest_disks CLEANUP_VALUE = value_new_array();
-	struct value *shared CLEANUP_VALUE = value_new_array();
+	struct collection found CLEANUP_COLLECTION = {.pool = storage->pool,
+		.vdi_map = request->vdi_map,
+		.host = host,
+		.refs = value_new_array(),
+		.names = value_new_struct(),
+		.shared = value_new_array()};
 
 	int r = check_copy(options, host, fault);
 	if (r == 0)
-		r = collect_disks(storage, request, host, refs, shared, fault);
+		r = list_snapshots(storage->pool, request->vm, options, &snapshots, fault);
 	if (r == 0)
-		r = vm_check_no_snapshots(storage->pool, request->vm, fault);
+		r = collect_disks(&found, request->vm, snapshots, fault);
 	if (r == 0)
-		r = check_shared(storage->pool, shared, fault);
-	for (size_t i = 0; r == 0 && i < refs->array.n_items; i++) {
-		const char *vdi = refs->array.items[i]->string;
-		struct value *disk = NULL;
-		struct value *entry = NULL;
-		r = plan_disk(storage, request->vm, vdi,
-			value_find_string(request->vdi_map, vdi, ""), &disk, &entry, fault);
-		if (r < 0)
-			return r;
-		value_append(disks, disk);
-		value_append(manifest_disks, entry);
-	}
+		r = check_shared(storage->pool, found.shared, fault);
 	if (r == 0)
-		r = metadata_export(
-			storage->pool, request->vm, refs, request->vif_map, &manifest, fault);
+		r = plan_disks(storage, request->vm, &found, disks, manifest_disks, fault);
+	if (r == 0)
+		r = metadata_export(storage->pool, request->vm, snapshots, found.refs,
+			request->vif_map, &manifest, fault);
 	if (r == 0 && live)
 		r = plan_guest(storage, request->vm, host, disks, fault);
 	if (r < 0)
@@ -284,7 +384,7 @@ int plan_make(const struct storage *storage, const struct migrate_request *reque
 	value_set_bool(manifest, "live", live);
 	value_set(manifest, "disks", TAKE_PTR(manifest_disks));
 	if (host)
-		add_same_pool(storage, request, shared, manifest);
+		add_same_pool(storage, request, found.shared, manifest);
 	*ret_disks = TAKE_PTR(disks);
 	*ret_manifest = TAKE_PTR(manifest);
 	return 0;
@@ -310,9 +410,9 @@ int plan_renew_sources(struct value *disks, struct fault *fault)
 	return 0;
 }
 
-int plan_check_sources(const struct value *disks, struct fault *fault)
+int plan_check_sources(const struct value *disks, size_t first, struct fault *fault)
 {
-	for (size_t i = 0; i < disks->array.n_items; i++) {
+	for (size_t i = first; i < disks->array.n_items; i++) {
 		const struct value *disk = disks->array.items[i];
 		const char *path = value_find_string(disk, "path", "");
 		struct stat st;

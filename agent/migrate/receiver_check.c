@@ -17,6 +17,22 @@
 #define MAX_DEVICES        255
 #define MAX_MANIFEST_BYTES (4u << 20)
 
+static bool is_default(const char *sr)
+{
+	return strcmp(sr, PEER_DEFAULT_SR) == 0;
+}
+
+/* PEER_DEFAULT_SR when the pool has none. */
+static char *default_sr(struct pool_db *pool)
+{
+	struct value *pools CLEANUP_VALUE = NULL;
+
+	if (object_get_all_records(pool, "pool", &pools, NULL) < 0 || pools->record.n_members == 0)
+		return xstrdup(PEER_DEFAULT_SR);
+	const char *sr = value_find_string(pools->record.members[0].value, "default_SR", REF_NULL);
+	return xstrdup(ref_is_null(sr) ? PEER_DEFAULT_SR : sr);
+}
+
 static uint64_t wanted_bytes(const struct value *disk)
 {
 	int64_t size = peer_int(disk, "size", 0);
@@ -24,6 +40,7 @@ static uint64_t wanted_bytes(const struct value *disk)
 	return (uint64_t)MIN(peer_int(disk, "allocated", 0), size);
 }
 
+/* disks: of receiver_plan_disks. */
 static int check_space(struct pool_db *pool, const struct storage *storage,
 	const struct value *disks, size_t index, struct fault *fault)
 {
@@ -34,6 +51,9 @@ static int check_space(struct pool_db *pool, const struct storage *storage,
 	uint64_t size;
 	uint64_t available;
 
+	if (is_default(sr))
+		return fault_set(fault, -EINVAL, "VDI_NOT_IN_MAP",
+			value_find_string(disks->array.items[index], "vdi", REF_NULL), NULL);
 	int r = object_check(pool, "SR", sr, fault);
 	if (r == 0)
 		r = sr_location(storage, sr, &dir, fault);
@@ -56,12 +76,28 @@ static int check_space(struct pool_db *pool, const struct storage *storage,
 	return fault_set(fault, -ENOSPC, "SR_BACKEND_FAILURE_44", "", text, "", NULL);
 }
 
+/* Another VM with that uuid is this one as it was at another time. */
+static int check_new(struct pool_db *pool, const struct value *vm, struct fault *fault)
+{
+	char *existing CLEANUP_FREE = NULL;
+	int64_t version = 0;
+
+	if (object_get_by_uuid(pool, "VM", value_find_string(vm, "uuid", ""), &existing, NULL) < 0)
+		return 0;
+	int r = object_get_int(pool, "VM", existing, "version", &version, fault);
+	if (r < 0)
+		return r;
+	char *here CLEANUP_FREE = xasprintf("%lld", (long long)version);
+	char *there CLEANUP_FREE = xasprintf("%lld", (long long)peer_int(vm, "version", 0));
+	return fault_set(
+		fault, -EEXIST, "VM_TO_IMPORT_IS_NOT_NEWER_VERSION", existing, here, there, NULL);
+}
+
 static int check_identity(
 	const struct supervisor_params *params, const struct value *manifest, struct fault *fault)
 {
 	struct pool_db *pool = params->storage->pool;
-	const char *uuid = value_find_string(value_find(manifest, "vm"), "uuid", "");
-	char *existing CLEANUP_FREE = NULL;
+	const struct value *snapshots = value_find(manifest, "snapshots");
 	struct value *pools CLEANUP_VALUE = NULL;
 	char *own_pool CLEANUP_FREE = NULL;
 
@@ -81,18 +117,12 @@ static int check_identity(
 			NULL);
 	if (same_pool)
 		return rehome_check(params->storage, manifest, fault);
-	if (value_find_bool(manifest, "copy", false) ||
-		object_get_by_uuid(pool, "VM", uuid, &existing, NULL) < 0)
+	if (value_find_bool(manifest, "copy", false))
 		return 0;
-	int64_t version = 0;
-	r = object_get_int(pool, "VM", existing, "version", &version, fault);
-	if (r < 0)
-		return r;
-	char *here CLEANUP_FREE = xasprintf("%lld", (long long)version);
-	char *there CLEANUP_FREE =
-		xasprintf("%lld", (long long)peer_int(value_find(manifest, "vm"), "version", 0));
-	return fault_set(
-		fault, -EEXIST, "VM_TO_IMPORT_IS_NOT_NEWER_VERSION", existing, here, there, NULL);
+	r = check_new(pool, value_find(manifest, "vm"), fault);
+	for (size_t i = 0; r == 0 && snapshots && i < snapshots->array.n_items; i++)
+		r = check_new(pool, value_find(snapshots->array.items[i], "vm"), fault);
+	return r;
 }
 
 static int check_host(const struct supervisor_params *params, struct fault *fault)
@@ -151,22 +181,57 @@ static int check_power(const struct value *manifest, struct fault *fault)
 				 is_live ? "true" : "false");
 }
 
-static int check_form(const struct value *manifest, struct fault *fault)
+/* Of a VM or a snapshot. */
+static int check_vm(const struct value *manifest, struct fault *fault)
 {
-	static const char *const lists[] = {"disks", "vbds", "vifs"};
 	const struct value *vm = value_find(manifest, "vm");
-	int r = 0;
+	const struct value *metrics = value_find(manifest, "metrics");
 
 	if (!vm || vm->type != VALUE_STRUCT)
 		return fault_text(fault, -EINVAL, "manifest: vm must be a struct");
-	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(lists); i++)
-		r = receiver_check_list(manifest, lists[i], fault);
+	if (metrics && metrics->type != VALUE_STRUCT)
+		return fault_text(fault, -EINVAL, "manifest: metrics must be a struct");
+	int r = receiver_check_list(manifest, "vbds", fault);
+	return r < 0 ? r : receiver_check_list(manifest, "vifs", fault);
+}
+
+/* Nothing that runs comes as a snapshot. */
+static int check_snapshot(const struct value *snapshot, size_t number, struct fault *fault)
+{
+	const struct value *vm = value_find(snapshot, "vm");
+	int r = check_vm(snapshot, fault);
+
 	if (r < 0)
 		return r;
-	r = receiver_check_size(manifest, fault);
-	if (r < 0)
-		return r;
-	return check_power(manifest, fault);
+	const char *power = value_find_string(vm, "power_state", "Halted");
+	if (value_find_bool(vm, "is_a_snapshot", false) &&
+		(strcmp(power, "Halted") == 0 || strcmp(power, "Suspended") == 0))
+		return 0;
+	return fault_text(fault, -EINVAL,
+		"manifest: snapshot %zu: it must be a snapshot, and Halted or Suspended", number);
+}
+
+int receiver_check_snapshots(const struct value *manifest, struct fault *fault)
+{
+	const struct value *snapshots = value_find(manifest, "snapshots");
+	int r = snapshots ? receiver_check_list(manifest, "snapshots", fault) : 0;
+
+	for (size_t i = 0; r == 0 && snapshots && i < snapshots->array.n_items; i++)
+		r = check_snapshot(snapshots->array.items[i], i, fault);
+	return r;
+}
+
+static int check_form(const struct value *manifest, struct fault *fault)
+{
+	int r = check_vm(manifest, fault);
+
+	if (r == 0)
+		r = receiver_check_list(manifest, "disks", fault);
+	if (r == 0)
+		r = receiver_check_snapshots(manifest, fault);
+	if (r == 0)
+		r = receiver_check_size(manifest, fault);
+	return r < 0 ? r : check_power(manifest, fault);
 }
 
 static int check_disks(const struct value *disks, struct fault *fault)
@@ -185,15 +250,21 @@ static int check_disks(const struct value *disks, struct fault *fault)
 	return 0;
 }
 
-static int check_networks(struct pool_db *pool, const struct value *vifs, struct fault *fault)
+static int check_networks(struct pool_db *pool, const struct value *manifest, struct fault *fault)
 {
+	const struct value *vifs = value_find(manifest, "vifs");
+	const struct value *snapshots = value_find(manifest, "snapshots");
+
 	for (size_t i = 0; i < vifs->array.n_items; i++) {
 		const char *network = value_find_string(vifs->array.items[i], "network", "");
 		int r = object_check(pool, "network", network, fault);
 		if (r < 0)
 			return r;
 	}
-	return 0;
+	int r = 0;
+	for (size_t i = 0; r == 0 && snapshots && i < snapshots->array.n_items; i++)
+		r = check_networks(pool, snapshots->array.items[i], fault);
+	return r;
 }
 
 struct value *receiver_plan_disks(
@@ -202,11 +273,13 @@ struct value *receiver_plan_disks(
 	const struct value *sent = value_find(manifest, "disks");
 	bool copy = value_find_bool(manifest, "copy", false);
 	struct value *disks = value_new_array();
+	char *fallback CLEANUP_FREE = default_sr(params->storage->pool);
 
 	for (size_t i = 0; i < sent->array.n_items; i++) {
 		const struct value *from = sent->array.items[i];
 		const struct value *fields = value_find(from, "fields");
 		const char *uuid = value_find_string(from, "uuid", "");
+		const char *sr = value_find_string(from, "sr", "");
 		char *taken CLEANUP_FREE = NULL;
 		char *fresh CLEANUP_FREE = uuid_new();
 		struct value *disk = value_new_struct();
@@ -216,7 +289,8 @@ struct value *receiver_plan_disks(
 		value_set_string(disk, "uuid", keep ? uuid : fresh);
 		value_set_string(disk, "vdi", value_find_string(from, "vdi", REF_NULL));
 		value_set_string(disk, "from_sr", value_find_string(from, "from_sr", ""));
-		value_set_string(disk, "sr", value_find_string(from, "sr", ""));
+		value_set_string(disk, "sr", is_default(sr) ? fallback : sr);
+		value_set_int(disk, "snapshot_of", peer_int(from, "snapshot_of", -1));
 		value_set_int(disk, "size", peer_int(from, "size", 0));
 		value_set_int(disk, "allocated", (int64_t)wanted_bytes(from));
 		value_set(disk, "fields", fields ? value_copy(fields) : value_new_struct());
@@ -250,10 +324,9 @@ static int check_files(
 
 /* What the commit will do must not fail after the disks were copied, and a guest that runs must
  * find its place. */
-static int check_import(
-	const struct supervisor_params *params, const struct value *manifest, struct fault *fault)
+static int check_import(const struct supervisor_params *params, const struct value *manifest,
+	const struct value *disks, struct fault *fault)
 {
-	struct value *disks CLEANUP_VALUE = receiver_plan_disks(params, manifest);
 	struct guest_spec spec CLEANUP_GUEST_SPEC = GUEST_SPEC_INIT;
 	int r = check_files(params, disks, fault);
 
@@ -269,7 +342,6 @@ int receiver_check(
 	const struct supervisor_params *params, const struct value *manifest, struct fault *fault)
 {
 	struct pool_db *pool = params->storage->pool;
-	const struct value *disks = value_find(manifest, "disks");
 	const char *protocol = value_find_string(manifest, "protocol", "");
 
 	if (strcmp(protocol, PEER_PROTOCOL) != 0)
@@ -285,10 +357,13 @@ int receiver_check(
 	if (r == 0)
 		r = check_identity(params, manifest, fault);
 	if (r == 0)
-		r = check_disks(disks, fault);
+		r = check_disks(value_find(manifest, "disks"), fault);
 	if (r == 0)
-		r = check_networks(pool, value_find(manifest, "vifs"), fault);
+		r = check_networks(pool, manifest, fault);
+	if (r < 0)
+		return r;
+	struct value *disks CLEANUP_VALUE = receiver_plan_disks(params, manifest);
 	for (size_t i = 0; r == 0 && i < disks->array.n_items; i++)
 		r = check_space(pool, params->storage, disks, i, fault);
-	return r < 0 ? r : check_import(params, manifest, fault);
+	return r < 0 ? r : check_import(params, manifest, disks, fault);
 }

@@ -19,6 +19,8 @@ int receiver_try_guest(const struct supervisor_params *params, const struct valu
 
 /* Of a manifest: its member `name` is an array of so many structs as a VM may have devices. */
 int receiver_check_list(const struct value *manifest, const char *name, struct fault *fault);
+/* Of the manifest's snapshots, if it has any: each is one, and has what a VM has. */
+int receiver_check_snapshots(const struct value *manifest, struct fault *fault);
 int receiver_check_size(const struct value *manifest, struct fault *fault);
 
 /* SEALED, live: waits for the whole memory, at most 10 s. */

@@ -15,7 +15,7 @@
 /* --- The VM as it is now ------------------------------------------------------------------------
  */
 
-static const char *const renewed[] = {"vm", "metrics", "vbds", "vifs"};
+static const char *const renewed[] = {"vm", "metrics", "vbds", "vifs", "snapshots"};
 
 static int differs(const char *what, size_t i, const char *field, struct fault *fault)
 {
@@ -77,7 +77,8 @@ static int check_vm(const struct value *before, const struct value *now, struct 
 	return 0;
 }
 
-static int check_renewal(const struct value *before, const struct value *now, struct fault *fault)
+/* Of a VM or a snapshot. */
+static int check_one(const struct value *before, const struct value *now, struct fault *fault)
 {
 	static const char *const vbd_fields[] = {"userdevice", "type", "mode"};
 	static const char *const vif_fields[] = {"device", "network", "MAC"};
@@ -90,8 +91,40 @@ static int check_renewal(const struct value *before, const struct value *now, st
 		r = check_devices(before, now, "vbds", vbd_fields, ARRAY_SIZE(vbd_fields), fault);
 	if (r == 0)
 		r = check_devices(before, now, "vifs", vif_fields, ARRAY_SIZE(vif_fields), fault);
+	return r < 0 ? r : check_disk_indexes(before, now, fault);
+}
+
+/* What they are to each other stays as it was. */
+static int check_snapshots(const struct value *before, const struct value *now, struct fault *fault)
+{
+	static const char *const relations[] = {"parent", "memory"};
+	const struct value *old = value_find(before, "snapshots");
+	const struct value *new = value_find(now, "snapshots");
+
+	if (!new)
+		return 0;
+	int r = receiver_check_snapshots(now, fault);
+	if (r == 0 && new->array.n_items != (old ? old->array.n_items : 0))
+		r = fault_text(fault, -EINVAL,
+			"seal: manifest: there are %zu snapshots now, and other ones before",
+			new->array.n_items);
+	for (size_t i = 0; r == 0 && i < new->array.n_items; i++) {
+		const struct value *was = old->array.items[i];
+		const struct value *is = new->array.items[i];
+		r = check_one(was, is, fault);
+		for (size_t f = 0; r == 0 && f < ARRAY_SIZE(relations); f++)
+			if (peer_int(was, relations[f], -1) != peer_int(is, relations[f], -1))
+				r = differs("snapshots", i, relations[f], fault);
+	}
+	return r;
+}
+
+static int check_renewal(const struct value *before, const struct value *now, struct fault *fault)
+{
+	int r = check_one(before, now, fault);
+
 	if (r == 0)
-		r = check_disk_indexes(before, now, fault);
+		r = check_snapshots(before, now, fault);
 	return r < 0 ? r : receiver_check_size(now, fault);
 }
 

@@ -3,6 +3,7 @@
 #include "agent/migrate/rehome.h"
 
 #include "agent/storage/move.h"
+#include "agent/vm/family.h"
 #include "agent/vm/operations.h"
 #include "base/alloc.h"
 #include "base/uuid.h"
@@ -45,20 +46,27 @@ static int check_vm(
 	return 0;
 }
 
+/* Of the VM itself, or of one of its snapshots. */
 static int check_disk_of(struct pool_db *pool, const char *vm, const char *vdi, struct fault *fault)
 {
 	struct value *vbds CLEANUP_VALUE = NULL;
+	struct value *memory_of CLEANUP_VALUE = NULL;
 	int r = object_check(pool, "VDI", vdi, fault);
 
 	if (r == 0)
 		r = object_find(pool, "VBD", "VDI", vdi, &vbds, fault);
+	if (r == 0)
+		r = object_find(pool, "VM", "suspend_VDI", vdi, &memory_of, fault);
 	for (size_t i = 0; r == 0 && i < vbds->array.n_items; i++) {
 		char *owner CLEANUP_FREE = NULL;
 		r = object_get_string(
 			pool, "VBD", vbds->array.items[i]->string, "VM", &owner, fault);
-		if (r == 0 && strcmp(owner, vm) == 0)
+		if (r == 0 && vm_is_family(pool, vm, owner))
 			return 0;
 	}
+	for (size_t i = 0; r == 0 && i < memory_of->array.n_items; i++)
+		if (vm_is_family(pool, vm, memory_of->array.items[i]->string))
+			return 0;
 	return r < 0 ? r : fault_text(fault, -EINVAL, "manifest: disk %s is none of the VM's", vdi);
 }
 

@@ -21,7 +21,8 @@ const char *rehome_destination(struct pool_db *pool, const struct value *dest);
 int rehome_check_host(const struct storage *storage, const char *host, struct fault *fault);
 
 /* The maps of a move to that host, to be freed: a disk that is not in vdi_map stays in its SR if
- * the host reaches that, and is left out otherwise; every card stays in its network.
+ * the host reaches that, and is left out otherwise; one of a snapshot then goes where the disk goes
+ * that it was taken of. Every card stays in its network.
  * OPERATION_NOT_ALLOWED: vif_map wants another network. */
 int rehome_maps(const struct storage *storage, const struct migrate_request *request,
 	const char *host, struct value **ret_vdi_map, struct value **ret_vif_map,

@@ -2,6 +2,8 @@
 /* The sender's side: where the VM may go, and which of its disks stay where they are. */
 #include "agent/migrate/rehome.h"
 
+#include "agent/migrate/plan.h"
+#include "agent/vm/family.h"
 #include "base/alloc.h"
 #include "base/uuid.h"
 
@@ -48,30 +50,6 @@ int rehome_check_host(const struct storage *storage, const char *host, struct fa
 /* --- Disks and cards ----------------------------------------------------------------------------
  */
 
-/* Refs of the VDIs that are its disks, each once. */
-static int list_disks(
-	struct pool_db *pool, const char *vm, struct value **ret_vdis, struct fault *fault)
-{
-	struct value *vdis CLEANUP_VALUE = value_new_array();
-	struct value *vbds CLEANUP_VALUE = NULL;
-	int r = object_find(pool, "VBD", "VM", vm, &vbds, fault);
-
-	for (size_t i = 0; r == 0 && i < vbds->array.n_items; i++) {
-		struct value *vbd CLEANUP_VALUE = NULL;
-		r = object_get_record(pool, "VBD", vbds->array.items[i]->string, &vbd, fault);
-		if (r < 0)
-			return r;
-		const char *vdi = value_find_string(vbd, "VDI", REF_NULL);
-		if (strcmp(value_find_string(vbd, "type", ""), "Disk") == 0 && !ref_is_null(vdi) &&
-			!value_contains_string(vdis, vdi))
-			value_append_string(vdis, vdi);
-	}
-	if (r < 0)
-		return r;
-	*ret_vdis = TAKE_PTR(vdis);
-	return 0;
-}
-
 /* Puts the disk in the map if the host reaches its SR; 1: it does. */
 static int map_reached(struct pool_db *pool, const char *vdi, const char *host, struct value *map,
 	struct fault *fault)
@@ -84,49 +62,6 @@ static int map_reached(struct pool_db *pool, const char *vdi, const char *host, 
 	if (r > 0)
 		value_set_string(map, vdi, sr);
 	return r;
-}
-
-static int map_card(struct pool_db *pool, const char *vif, const struct value *wanted,
-	struct value *map, struct fault *fault)
-{
-	const char *other = value_find_string(wanted, vif, NULL);
-	char *network CLEANUP_FREE = NULL;
-	int r = object_get_string(pool, "VIF", vif, "network", &network, fault);
-
-	if (r < 0)
-		return r;
-	if (other && strcmp(other, network) != 0)
-		return fault_set(fault, -EINVAL, "OPERATION_NOT_ALLOWED",
-			"within a pool a VM keeps its networks: leave vif_map empty", NULL);
-	value_set_string(map, vif, network);
-	return 0;
-}
-
-int rehome_maps(const struct storage *storage, const struct migrate_request *request,
-	const char *host, struct value **ret_vdi_map, struct value **ret_vif_map,
-	struct fault *fault)
-{
-	struct value *vdi_map CLEANUP_VALUE = value_copy(request->vdi_map);
-	struct value *vif_map CLEANUP_VALUE = value_new_struct();
-	struct value *vdis CLEANUP_VALUE = NULL;
-	struct value *vifs CLEANUP_VALUE = NULL;
-	int r = list_disks(storage->pool, request->vm, &vdis, fault);
-
-	for (size_t i = 0; r >= 0 && i < vdis->array.n_items; i++) {
-		const char *vdi = vdis->array.items[i]->string;
-		if (!value_find(vdi_map, vdi))
-			r = map_reached(storage->pool, vdi, host, vdi_map, fault);
-	}
-	if (r >= 0)
-		r = object_find(storage->pool, "VIF", "VM", request->vm, &vifs, fault);
-	for (size_t i = 0; r >= 0 && i < vifs->array.n_items; i++)
-		r = map_card(storage->pool, vifs->array.items[i]->string, request->vif_map, vif_map,
-			fault);
-	if (r < 0)
-		return r;
-	*ret_vdi_map = TAKE_PTR(vdi_map);
-	*ret_vif_map = TAKE_PTR(vif_map);
-	return 0;
 }
 
 bool rehome_is_shared(struct pool_db *pool, const struct value *vdi_map, const char *vdi)
@@ -260,8 +195,8 @@ int rehome_choose_srs(const struct storage *storage, const char *vm, const char 
 	const struct value *options, struct value **ret_vdi_map, struct fault *fault)
 {
 	struct value *map CLEANUP_VALUE = value_new_struct();
-	struct value *vdis CLEANUP_VALUE = NULL;
-	int r = list_disks(storage->pool, vm, &vdis, fault);
+	struct value *vdis CLEANUP_VALUE = value_new_array();
+	int r = vm_add_disks(storage->pool, vm, vdis, fault);
 
 	if (r == 0)
 		r = check_options(options, vdis, fault);
@@ -278,5 +213,95 @@ int rehome_choose_srs(const struct storage *storage, const char *vm, const char 
 	if (r < 0)
 		return r;
 	*ret_vdi_map = TAKE_PTR(map);
+	return 0;
+}
+
+/* --- The maps -----------------------------------------------------------------------------------
+ */
+
+static int map_card(struct pool_db *pool, const char *vif, const struct value *wanted,
+	struct value *map, struct fault *fault)
+{
+	const char *other = value_find_string(wanted, vif, NULL);
+	char *network CLEANUP_FREE = NULL;
+	int r = object_get_string(pool, "VIF", vif, "network", &network, fault);
+
+	if (r < 0)
+		return r;
+	if (other && strcmp(other, network) != 0)
+		return fault_set(fault, -EINVAL, "OPERATION_NOT_ALLOWED",
+			"within a pool a VM keeps its networks: leave vif_map empty", NULL);
+	value_set_string(map, vif, network);
+	return 0;
+}
+
+static int map_cards(struct pool_db *pool, const char *vm, const struct value *wanted,
+	struct value *map, struct fault *fault)
+{
+	struct value *vifs CLEANUP_VALUE = NULL;
+	int r = object_find(pool, "VIF", "VM", vm, &vifs, fault);
+
+	for (size_t i = 0; r == 0 && i < vifs->array.n_items; i++)
+		r = map_card(pool, vifs->array.items[i]->string, wanted, map, fault);
+	return r;
+}
+
+static int map_own(struct pool_db *pool, const char *vm, const char *host, struct value *map,
+	struct fault *fault)
+{
+	struct value *vdis CLEANUP_VALUE = value_new_array();
+	int r = vm_add_disks(pool, vm, vdis, fault);
+
+	for (size_t i = 0; r >= 0 && i < vdis->array.n_items; i++)
+		if (!value_find(map, vdis->array.items[i]->string))
+			r = map_reached(pool, vdis->array.items[i]->string, host, map, fault);
+	return MIN(r, 0);
+}
+
+/* Its disks stay where the host reaches them, else they go where the disks go that they were taken
+ * of, else where any other would. */
+static int map_snapshot(struct pool_db *pool, const char *snapshot, const char *host,
+	struct value *map, struct fault *fault)
+{
+	struct value *nothing CLEANUP_VALUE = value_new_struct();
+	struct value *vdis CLEANUP_VALUE = value_new_array();
+	int r = vm_add_snapshot_disks(pool, snapshot, vdis, fault);
+
+	for (size_t i = 0; r >= 0 && i < vdis->array.n_items; i++)
+		if (!value_find(map, vdis->array.items[i]->string))
+			r = map_reached(pool, vdis->array.items[i]->string, host, map, fault);
+	if (r >= 0)
+		r = plan_follow_disks(pool, snapshot, map, fault);
+	for (size_t i = 0; r >= 0 && i < vdis->array.n_items; i++)
+		if (!value_find(map, vdis->array.items[i]->string))
+			r = choose_sr(
+				pool, host, nothing, vdis->array.items[i]->string, map, fault);
+	return MIN(r, 0);
+}
+
+int rehome_maps(const struct storage *storage, const struct migrate_request *request,
+	const char *host, struct value **ret_vdi_map, struct value **ret_vif_map,
+	struct fault *fault)
+{
+	struct pool_db *pool = storage->pool;
+	struct value *vdi_map CLEANUP_VALUE = value_copy(request->vdi_map);
+	struct value *vif_map CLEANUP_VALUE = value_new_struct();
+	struct value *snapshots CLEANUP_VALUE = NULL;
+	int r = map_own(pool, request->vm, host, vdi_map, fault);
+
+	if (r == 0)
+		r = map_cards(pool, request->vm, request->vif_map, vif_map, fault);
+	if (r == 0)
+		r = vm_list_snapshots(pool, request->vm, &snapshots, fault);
+	for (size_t i = 0; r == 0 && i < snapshots->array.n_items; i++) {
+		const char *snapshot = snapshots->array.items[i]->string;
+		r = map_snapshot(pool, snapshot, host, vdi_map, fault);
+		if (r == 0)
+			r = map_cards(pool, snapshot, request->vif_map, vif_map, fault);
+	}
+	if (r < 0)
+		return r;
+	*ret_vdi_map = TAKE_PTR(vdi_map);
+	*ret_vif_map = TAKE_PTR(vif_map);
 	return 0;
 }

@@ -244,6 +244,8 @@ static struct value *disk_figures(
 		done = allocated;
 	value_set_string(figures, "vdi", value_find_string(plan, "vdi_uuid", ""));
 	value_set_string(figures, "name", value_find_string(plan, "name", ""));
+	if (value_find(plan, "snapshot"))
+		value_set_string(figures, "snapshot", value_find_string(plan, "snapshot", ""));
 	value_set_int(figures, "virtual", value_find_int(plan, "size", 0));
 	value_set_int(figures, "allocated", (int64_t)allocated);
 	value_set_int(figures, "done", (int64_t)done);

@@ -16,11 +16,11 @@
 
 #define MAX_LOSSES 8
 
-int resume_fill_log(struct migration *m, struct fault *fault)
+static int fill_log(struct migration *m, size_t n, struct fault *fault)
 {
 	struct value *disks CLEANUP_VALUE = migration_get(m, "disks");
 
-	for (size_t i = 0; i < disks->array.n_items; i++) {
+	for (size_t i = 0; i < n; i++) {
 		struct extent whole = {
 			.length = (uint64_t)value_find_int(disks->array.items[i], "size", 0)};
 		int r = extent_log_add(
@@ -29,6 +29,11 @@ int resume_fill_log(struct migration *m, struct fault *fault)
 			return r;
 	}
 	return 0;
+}
+
+int resume_fill_log(struct migration *m, struct fault *fault)
+{
+	return fill_log(m, m->n_disks, fault);
 }
 
 static int set_distrust(struct migration *m, const char *distrust, struct fault *fault)
@@ -51,7 +56,8 @@ int resume_refill(struct migration *m, struct fault *fault)
 
 	if (!distrust || strcmp(distrust, "lost") != 0)
 		return 0;
-	int r = resume_fill_log(m, fault);
+	/* What a guest writes to its own is in no doubt for the others. */
+	int r = fill_log(m, live_is_wanted(m) ? m->n_own_disks : m->n_disks, fault);
 	return r < 0 ? r : set_distrust(m, "compare", fault);
 }
 
@@ -84,7 +90,7 @@ int resume_check_sources(struct migration *m, struct fault *fault)
 
 	if (r < 0 || !m->resumed)
 		return r;
-	r = plan_check_sources(disks, &why);
+	r = plan_check_sources(disks, 0, &why);
 	if (r == -EBUSY)
 		return take_sources(m, disks, why.params[0], fault);
 	fault_move(fault, &why);
@@ -192,7 +198,7 @@ int resume_settle(struct migration *m, struct peer *peer, struct fault *fault)
 		return 0;
 	if (!m->live->pulse)
 		r = pulse_start(m, &pulse, fault);
-	for (unsigned i = 0; r == 0 && i < m->n_disks; i++)
+	for (unsigned i = 0; r == 0 && i < m->n_own_disks; i++)
 		r = settle_disk(m, peer, i, disks->array.items[i], fault);
 	m->settled = r == 0;
 	return r;

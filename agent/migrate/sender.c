@@ -87,8 +87,16 @@ static enum migration_event run_preparing(
 	return r < 0 ? failure(m, fault) : EVENT_PREPARED;
 }
 
-/* Until the log is empty; of a guest that runs, and whose writes were lost sight of, until the log
- * has only what differs: its rounds send that. */
+/* Of a guest whose writes were lost sight of, until the log has only what differs: its rounds send
+ * that. Nobody wrote to its snapshots meanwhile. */
+static int copy_anew(struct migration *m, struct peer *peer, struct fault *fault)
+{
+	int r = transfer_run_still(m, peer, fault);
+
+	return r < 0 ? r : resume_settle(m, peer, fault);
+}
+
+/* Until the log is empty. */
 static int copy_disks(struct migration *m, struct peer *peer, struct fault *fault)
 {
 	bool live = live_is_wanted(m);
@@ -98,14 +106,18 @@ static int copy_disks(struct migration *m, struct peer *peer, struct fault *faul
 		r = live ? live_track(m->live, fault) : resume_check_sources(m, fault);
 	if (r < 0)
 		return r;
-	return live && resume_is_distrusted(m) ? resume_settle(m, peer, fault)
+	return live && resume_is_distrusted(m) ? copy_anew(m, peer, fault)
 					       : transfer_run(m, peer, fault);
 }
 
 static enum migration_event run_copying(struct migration *m, struct peer *peer, struct fault *fault)
 {
+	struct value *disks CLEANUP_VALUE = migration_get(m, "disks");
 	int r = copy_disks(m, peer, fault);
 
+	/* What a guest does not write to must be what was planned. */
+	if (r == 0 && live_is_wanted(m))
+		r = plan_check_sources(disks, m->n_own_disks, fault);
 	if (r < 0)
 		return failure(m, fault);
 	if (live_is_wanted(m))
@@ -153,7 +165,7 @@ static enum migration_event run_switching(
 
 	if (live_is_wanted(m))
 		return switch_live(m, peer, fault);
-	int r = plan_check_sources(disks, fault);
+	int r = plan_check_sources(disks, 0, fault);
 	if (r == 0)
 		r = handover_ask_seal(m, peer, fault);
 	return r < 0 ? failure(m, fault) : EVENT_SEALED;

@@ -65,19 +65,16 @@ static bool is_same(const struct value *a, const struct value *b)
 /* The plan was made before the VM was locked, and the destination was asked in between. */
 static int check_unchanged(struct pool_db *pool, const struct marks *marks, struct fault *fault)
 {
-	static const char *const parts[] = {"vm", "vbds", "vifs"};
-	struct value *disks CLEANUP_VALUE = value_new_array();
+	static const char *const parts[] = {"vm", "vbds", "vifs", "snapshots", "parent"};
 	struct value *now CLEANUP_VALUE = NULL;
 
-	for (size_t i = 0; i < marks->disks->array.n_items; i++)
-		value_append_string(
-			disks, value_find_string(marks->disks->array.items[i], "vdi", ""));
-	int r = metadata_export(pool, marks->vm, disks, marks->vif_map, &now, fault);
+	int r = metadata_export_again(
+		pool, marks->vm, marks->manifest, marks->disks, marks->vif_map, &now, fault);
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(parts); i++)
 		if (!is_same(value_find(now, parts[i]), value_find(marks->manifest, parts[i])))
 			r = fault_text(fault, -EBUSY,
-				"the VM or its devices (%s) were changed after the migration was "
-				"asked for: migrate it again",
+				"the VM, its devices or its snapshots (%s) were changed after the "
+				"migration was asked for: migrate it again",
 				parts[i]);
 	return r;
 }
@@ -116,6 +113,21 @@ static int mark_shared(struct pool_db *pool, const struct marks *marks, struct f
 	return r;
 }
 
+/* They are neither gone back to nor destroyed nor copied meanwhile. */
+static int mark_snapshots(struct pool_db *pool, const struct marks *marks, struct fault *fault)
+{
+	struct value *snapshots CLEANUP_VALUE = metadata_snapshots(marks->manifest);
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < snapshots->array.n_items; i++) {
+		const char *ref = snapshots->array.items[i]->string;
+		r = vm_check_idle(pool, ref, fault);
+		if (r == 0)
+			r = vm_ensure_operation(pool, ref, marks->key, marks->operation, fault);
+	}
+	return r;
+}
+
 static int unmark_vdi(
 	struct pool_db *pool, const char *vdi, const struct marks *marks, struct fault *fault)
 {
@@ -131,19 +143,19 @@ static int mark(struct pool_db *pool, void *arg, struct fault *fault)
 	if (vm_has_operation(pool, marks->vm, marks->key))
 		return 0;
 	int r = vm_check_operation(pool, marks->vm, marks->operation, fault);
-	/* One may have been taken since the plan was made. */
-	if (r == 0)
-		r = vm_check_no_snapshots(pool, marks->vm, fault);
 	if (r == 0)
 		r = check_power(pool, marks, fault);
 	if (r == 0)
 		r = check_unchanged(pool, marks, fault);
 	if (r == 0)
 		r = vm_ensure_operation(pool, marks->vm, marks->key, marks->operation, fault);
+	if (r == 0)
+		r = mark_snapshots(pool, marks, fault);
 	for (size_t i = 0; r == 0 && i < marks->disks->array.n_items; i++) {
-		const char *vdi = value_find_string(marks->disks->array.items[i], "vdi", "");
+		const struct value *disk = marks->disks->array.items[i];
+		const char *vdi = value_find_string(disk, "vdi", "");
 		/* Another VM may have it too, and run. A guest's own writes are tracked. */
-		if (!marks->live)
+		if (!marks->live || value_find(disk, "snapshot"))
 			r = vm_check_disk_still(pool, vdi, marks->operation, fault);
 		if (r == 0)
 			r = object_map_set(pool, "VDI", vdi, "current_operations", marks->key,
@@ -163,8 +175,11 @@ int source_lock(struct migration *m, struct fault *fault)
 static int unmark(struct pool_db *pool, void *arg, struct fault *fault)
 {
 	const struct marks *marks = arg;
+	struct value *snapshots CLEANUP_VALUE = metadata_snapshots(marks->manifest);
 	int r = vm_forget_operation(pool, marks->vm, marks->key, fault);
 
+	for (size_t i = 0; r == 0 && i < snapshots->array.n_items; i++)
+		r = vm_forget_operation(pool, snapshots->array.items[i]->string, marks->key, fault);
 	const struct value *shared = value_find(marks->manifest, "shared");
 	for (size_t i = 0; r == 0 && i < marks->disks->array.n_items; i++)
 		r = unmark_vdi(pool, value_find_string(marks->disks->array.items[i], "vdi", ""),
@@ -202,14 +217,21 @@ int source_unlock(struct migration *m, struct fault *fault)
 		       : storage_recover(m->params->storage, m->uuid, fault);
 }
 
+static int destroy_one(struct pool_db *pool, const char *vm, struct fault *fault)
+{
+	return object_exists(pool, "VM", vm) ? vm_object_destroy(pool, vm, fault) : 0;
+}
+
+/* With its snapshots, which are at the destination too. */
 static int destroy_vm(struct pool_db *pool, void *arg, struct fault *fault)
 {
 	const struct marks *marks = arg;
+	struct value *snapshots CLEANUP_VALUE = metadata_snapshots(marks->manifest);
 
 	int r = unmark(pool, arg, fault);
-	if (r < 0 || !object_exists(pool, "VM", marks->vm))
-		return r;
-	return vm_object_destroy(pool, marks->vm, fault);
+	for (size_t i = 0; r == 0 && i < snapshots->array.n_items; i++)
+		r = destroy_one(pool, snapshots->array.items[i]->string, fault);
+	return r < 0 ? r : destroy_one(pool, marks->vm, fault);
 }
 
 int source_forget(struct migration *m, struct fault *fault)

@@ -67,7 +67,8 @@ static int find_maps(const struct storage *storage, const struct migrate_request
 	if (!host) {
 		found->vdi_map = value_copy(request->vdi_map);
 		found->vif_map = value_copy(request->vif_map);
-		return 0;
+		return plan_complete_maps(
+			storage->pool, request->vm, found->vdi_map, found->vif_map, fault);
 	}
 	int r = rehome_check_host(storage, host, fault);
 	return r < 0 ? r

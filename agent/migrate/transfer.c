@@ -254,21 +254,30 @@ static int move_disk(struct migration *m, struct peer *peer, unsigned disk,
 {
 	struct image_source *source CLEANUP_IMAGE_SOURCE = NULL;
 
-	int r = image_source_open(m, plan, m->live ? m->live->guest : NULL, &source, fault);
+	struct guest *guest = m->live && disk < m->n_own_disks ? m->live->guest : NULL;
+	int r = image_source_open(m, plan, guest, &source, fault);
 	return r < 0 ? r : copy_and_verify(m, peer, disk, image_source_spec(source), fault);
 }
 
-/* Small disks first: each that is done is one that a failure cannot cost again. */
-static void order_by_size(const struct value *disks, unsigned *order)
+/* Whether the disk of the plan is copied before that other one. */
+static bool comes_before(
+	const struct migration *m, const struct value *disks, size_t disk, size_t other)
 {
-	size_t n = disks->array.n_items;
+	bool is_still = disk >= m->n_own_disks;
 
-	for (size_t i = 0; i < n; i++) {
-		int64_t size = value_find_int(disks->array.items[i], "size", 0);
+	if (m->live && is_still != (other >= m->n_own_disks))
+		return is_still;
+	return value_find_int(disks->array.items[disk], "size", 0) <
+	       value_find_int(disks->array.items[other], "size", 0);
+}
+
+/* Small disks first: each that is done is one that a failure cannot cost again. What a guest writes
+ * to comes last: the less of it is written anew. */
+static void set_order(const struct migration *m, const struct value *disks, unsigned *order)
+{
+	for (size_t i = 0; i < m->n_disks; i++) {
 		size_t at = i;
-		for (; at > 0 &&
-			value_find_int(disks->array.items[order[at - 1]], "size", 0) > size;
-			at--)
+		for (; at > 0 && comes_before(m, disks, i, order[at - 1]); at--)
 			order[at] = order[at - 1];
 		order[at] = (unsigned)i;
 	}
@@ -307,19 +316,30 @@ static int count_done_before(struct migration *m, const struct value *disks, str
 	return 0;
 }
 
-int transfer_run(struct migration *m, struct peer *peer, struct fault *fault)
+/* Those from `first` on. */
+static int run(struct migration *m, struct peer *peer, size_t first, struct fault *fault)
 {
 	struct value *disks CLEANUP_VALUE = migration_get(m, "disks");
-	size_t n = disks->array.n_items;
-	unsigned *order CLEANUP_FREE = xcalloc(n, sizeof(*order));
+	unsigned *order CLEANUP_FREE = xcalloc(m->n_disks, sizeof(*order));
 	struct pulse *pulse CLEANUP_PULSE = NULL;
 	int r;
 
-	order_by_size(disks, order);
+	set_order(m, disks, order);
 	r = count_done_before(m, disks, fault);
 	if (r == 0)
 		r = pulse_start(m, &pulse, fault);
-	for (size_t i = 0; r == 0 && i < n; i++)
-		r = move_disk(m, peer, order[i], disks->array.items[order[i]], fault);
+	for (size_t i = 0; r == 0 && i < m->n_disks; i++)
+		if (order[i] >= first)
+			r = move_disk(m, peer, order[i], disks->array.items[order[i]], fault);
 	return r;
+}
+
+int transfer_run(struct migration *m, struct peer *peer, struct fault *fault)
+{
+	return run(m, peer, 0, fault);
+}
+
+int transfer_run_still(struct migration *m, struct peer *peer, struct fault *fault)
+{
+	return run(m, peer, m->n_own_disks, fault);
 }

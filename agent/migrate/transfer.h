@@ -30,5 +30,7 @@ struct endpoint_spec transfer_target(struct migration *migration, unsigned disk)
 int transfer_open_salvage(struct migration *migration, struct fault *fault);
 
 int transfer_run(struct migration *migration, struct peer *peer, struct fault *fault);
+/* Only the disks that no guest writes to, those of the snapshots. */
+int transfer_run_still(struct migration *migration, struct peer *peer, struct fault *fault);
 
 #endif

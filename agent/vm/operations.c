@@ -203,6 +203,14 @@ int vm_check_changeable(struct pool_db *pool, const char *vm, struct fault *faul
 	return r < 0 ? r : check_idle(vm, record, fault);
 }
 
+int vm_check_idle(struct pool_db *pool, const char *vm, struct fault *fault)
+{
+	struct value *record CLEANUP_VALUE = NULL;
+	int r = object_get_record(pool, "VM", vm, &record, fault);
+
+	return r < 0 ? r : check_idle(vm, record, fault);
+}
+
 int vm_check_operation(
 	struct pool_db *pool, const char *vm, const char *operation, struct fault *fault)
 {
@@ -223,19 +231,6 @@ int vm_check_operation(
 	if (r == 0 && !may_begin_beside(rule, current_operations(record)))
 		r = check_idle(vm, record, fault);
 	return r < 0 ? r : check_kind(vm, record, rule, fault);
-}
-
-int vm_check_no_snapshots(struct pool_db *pool, const char *vm, struct fault *fault)
-{
-	struct value *snapshots CLEANUP_VALUE = NULL;
-	int r = object_find(pool, "VM", "snapshot_of", vm, &snapshots, fault);
-
-	if (r < 0 || snapshots->array.n_items == 0)
-		return r;
-	char *text CLEANUP_FREE = xasprintf("The VM has %zu snapshots, which would be of nothing "
-					    "then: destroy them first, or clone what is to be kept",
-		snapshots->array.n_items);
-	return fault_set(fault, -EPERM, "OPERATION_NOT_ALLOWED", text, NULL);
 }
 
 int vm_check_disk_still(

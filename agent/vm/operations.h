@@ -22,9 +22,8 @@ int vm_check_operation(
 /* Whether its devices and limits may change: only while it is halted and no operation runs on it,
  * as there is no hotplug. VM_BAD_POWER_STATE, OTHER_OPERATION_IN_PROGRESS. */
 int vm_check_changeable(struct pool_db *pool, const char *vm, struct fault *fault);
-/* Whether it may go, to another pool or for good: OPERATION_NOT_ALLOWED [text] while it has
- * snapshots. */
-int vm_check_no_snapshots(struct pool_db *pool, const char *vm, struct fault *fault);
+/* Whether no operation runs on it: OTHER_OPERATION_IN_PROGRESS. */
+int vm_check_idle(struct pool_db *pool, const char *vm, struct fault *fault);
 /* Whether no running VM may write to the disk: VDI_IN_USE [vdi, operation]. */
 int vm_check_disk_still(
 	struct pool_db *pool, const char *vdi, const char *operation, struct fault *fault);

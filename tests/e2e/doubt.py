@@ -56,7 +56,7 @@ class FakeDestination(FakePool):
 
     def token(self):
         return {"SM": "x", "host": self.host, "xenops": "x", "session_id": "OpaqueRef:fake", "master": self.url,
-                "ferry_protocol": "1", "ferry_fingerprint": self.key_fingerprint(),
+                "ferry_protocol": "2", "ferry_fingerprint": self.key_fingerprint(),
                 "ferry_data_address": "127.0.0.1", "ferry_data_tls": "on"}
 
     def times(self, verb):

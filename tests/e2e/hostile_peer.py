@@ -71,13 +71,14 @@ class Hostile(unittest.TestCase):
     def assert_well(self):
         self.assertIsNone(self.pool.process.poll(), "ferryd has ended")
         self.pool.wait_for_no_leftovers(30)
-        vms = [ref for ref, record in self.pool.session.VM.get_all_records().items() if not record["is_control_domain"]]
-        self.assertEqual(len(vms), self.arrived)
+        vms = {ref: record for ref, record in self.pool.session.VM.get_all_records().items()
+               if not record["is_control_domain"]}
+        self.assertEqual(len([vm for vm in vms.values() if not vm["is_a_snapshot"]]), self.arrived)
         self.assertEqual(sum(len(self.pool.disks_of(vm)) for vm in vms), len(self.pool.session.VDI.get_all()))
 
     def manifest(self, n_disks=1):
         return {
-            "protocol": "1", "data_tls": "on", "source_pool_uuid": str(uuid.uuid4()), "copy": False,
+            "protocol": "2", "data_tls": "on", "source_pool_uuid": str(uuid.uuid4()), "copy": False,
             "vm": {"uuid": str(uuid.uuid4()), "name_label": "guest", "power_state": "Halted"},
             "vbds": [{"disk": str(number), "userdevice": str(number), "type": "Disk", "mode": "RW"}
                      for number in range(n_disks)],
@@ -85,6 +86,17 @@ class Hostile(unittest.TestCase):
             "disks": [{"sr": self.sr, "uuid": str(uuid.uuid4()), "size": str(SIZE), "allocated": "0",
                        "fields": {"name_label": "disk"}} for _ in range(n_disks)],
         }
+
+    def manifest_of_a_family(self):
+        """A VM with a disk of its own, and a snapshot with one."""
+        manifest = self.manifest(2)
+        manifest["disks"][1].update(snapshot_of="0")
+        manifest.update(parent="0", snapshots=[{
+            "vm": {"uuid": str(uuid.uuid4()), "name_label": "kept", "power_state": "Halted", "is_a_snapshot": True,
+                   "is_a_template": True},
+            "vbds": [manifest["vbds"].pop() | {"userdevice": "0"}], "vifs": copy.deepcopy(manifest["vifs"]),
+            "parent": "-1", "memory": "-1"}])
+        return manifest
 
     def refused(self, call, *args):
         with self.assertRaises(Failure) as raised:
@@ -142,6 +154,44 @@ class Hostile(unittest.TestCase):
                     self.refused(Peer(self.pool).prepare, manifest)
                     self.assertEqual(self.pool.leftovers(), [])
 
+    def test_snapshots_that_are_none(self):
+        for change in (lambda m, s: m.update(snapshots="x"), lambda m, s: m.update(snapshots=["x"]),
+                       lambda m, s: m.update(parent="1"), lambda m, s: s.update(parent="7"),
+                       lambda m, s: s.update(memory="2"), lambda m, s: m["disks"][1].update(snapshot_of="2"),
+                       lambda m, s: s["vm"].update(is_a_snapshot=False), lambda m, s: s["vm"].update(power_state="Running"),
+                       lambda m, s: s["vm"].update(uuid=m["vm"]["uuid"]), lambda m, s: s.update(vbds={}),
+                       lambda m, s: s["vifs"][0].update(network=NULL), lambda m, s: s.pop("vm"),
+                       lambda m, s: s.update(metrics="x"), lambda m, s: m["disks"][1].update(sr=NULL)):
+            manifest = self.manifest_of_a_family()
+            change(manifest, manifest["snapshots"][0])
+            with self.subTest(manifest=manifest):
+                self.refused(Peer(self.pool).prepare, manifest)
+        self.assertEqual(self.pool.leftovers(), [])
+
+    def test_a_seal_with_other_snapshots(self):
+        peer = Peer(self.pool)
+        manifest = self.manifest_of_a_family()
+        peer.prepare(manifest)
+        now = {name: manifest[name] for name in ("vm", "vbds", "vifs", "snapshots")}
+        for change in (lambda s: s.clear(), lambda s: s.append(s[0]), lambda s: s[0].pop("vm"), lambda s: s[0].update(vbds=[]),
+                       lambda s: s[0]["vm"].update(uuid=str(uuid.uuid4())), lambda s: s[0].update(parent="0"),
+                       lambda s: s[0]["vm"].update(power_state="Running"), lambda s: s[0].update(memory="0")):
+            other = copy.deepcopy(now)
+            change(other["snapshots"])
+            with self.subTest(manifest=other):
+                self.refused(peer.call, "seal", other)
+                self.assertEqual(peer.call("status")["state"], "RECEIVING")
+        now["snapshots"][0]["vm"]["name_label"] = "renamed"
+        self.assertEqual(peer.call("seal", now)["state"], "SEALED")
+        self.assertEqual(peer.call("commit")["decision"], "committed")
+        peer.call("finish")
+        session = self.pool.session
+        vm = self.pool.vm_by_uuid(now["vm"]["uuid"])
+        snapshot, = session.VM.get_snapshots(vm)
+        self.assertEqual((session.VM.get_name_label(snapshot), session.VM.get_parent(vm)), ("renamed", snapshot))
+        self.assertEqual(session.VDI.get_snapshot_of(self.pool.disks_of(snapshot)[0]), self.pool.disks_of(vm)[0])
+        self.arrived += 1
+
     def places(self, tree, path=()):
         """Paths of all members and items below a tree."""
         items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
@@ -151,7 +201,7 @@ class Hostile(unittest.TestCase):
 
     def test_garbage_anywhere(self):
         for _ in range(150):
-            manifest = self.manifest(self.random.randint(0, 2))
+            manifest = self.random.choice([*map(self.manifest, range(3)), self.manifest_of_a_family()])
             for _ in range(self.random.randint(1, 3)):
                 *path, last = self.random.choice(list(self.places(manifest)) or [("vm",)])
                 parent = manifest

@@ -241,8 +241,8 @@ class HostileReceiver(unittest.TestCase):
 
     def test_another_version(self):
         with self.assertRaises(Failure) as raised:
-            wait_by_polling(self.a.session, self.begin(ferry_protocol="2"), 30)
-        self.assertIn('protocol "2"', raised.exception.details[1])
+            wait_by_polling(self.a.session, self.begin(ferry_protocol="3"), 30)
+        self.assertIn('protocol "3"', raised.exception.details[1])
         self.assert_unharmed()
 
     # --- time ---

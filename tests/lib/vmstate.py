@@ -3,6 +3,7 @@
 content of its disks."""
 
 import ferrytest
+from ferrytest import NULL
 
 # Fields that name other objects of the pool, or that say what the VM is doing there. `VDI` and `network`
 # are what the maps declare.
@@ -60,3 +61,30 @@ def different(before, after, but=()):
         if old != new:
             lines.append(f"content of disk {i} differs")
     return lines
+
+
+def family_state(pool, vm):
+    """The VM and its snapshots by uuid: the state of each, and what they are to each other, comparable with ==."""
+    session = pool.session
+    uuids = {NULL: None}
+    members = [vm, *session.VM.get_snapshots(vm)]
+    for ref in members:
+        uuids[ref] = session.VM.get_uuid(ref)
+    state = {}
+    for ref in members:
+        record = session.VM.get_record(ref)
+        one = vm_state(pool, ref)
+        for part in ("snapshot_of", "parent"):
+            one["VM"][part] = uuids[record[part]]
+        for part in ("snapshots", "children"):
+            one["VM"][part] = sorted(uuids[other] for other in record[part])
+        one["MACs"] = sorted(session.VIF.get_MAC(vif) for vif in record["VIFs"])
+        one["origins"] = []
+        for vdi in pool.disks_of(ref):
+            of = session.VDI.get_snapshot_of(vdi)
+            one["origins"].append((session.VDI.get_uuid(vdi), of != NULL and session.VDI.get_uuid(of)))
+        for disk in one["VDIs"]:
+            for part in ("snapshot_of", "snapshots"):
+                disk.pop(part)
+        state[uuids[ref]] = one
+    return state

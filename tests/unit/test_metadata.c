@@ -16,6 +16,7 @@ struct world {
 	struct pool_db *b;
 	char *sr_b;
 	char *network_b;
+	struct value *none; /* of its snapshots */
 	struct fault fault;
 };
 
@@ -45,6 +46,7 @@ static int set_up(void **state)
 	check_ok(&w->fault, pool_db_open(b, &w->b, &w->fault));
 	w->sr_b = create(w, w->b, "SR", named("there"));
 	w->network_b = create(w, w->b, "network", named("there"));
+	w->none = value_new_array();
 	*state = w;
 	return 0;
 }
@@ -59,6 +61,7 @@ static int tear_down(void **state)
 	assert_int_equal(system(command), 0);
 	free(w->sr_b);
 	free(w->network_b);
+	value_free(w->none);
 	fault_clear(&w->fault);
 	free(w);
 	return 0;
@@ -193,7 +196,7 @@ static void export_import_export_is_equal(void **state)
 	char *vm CLEANUP_FREE = make_vm(w, disks, vif_map);
 	char *there CLEANUP_FREE = NULL;
 
-	check_ok(&w->fault, metadata_export(w->a, vm, disks, vif_map, &first, &w->fault));
+	check_ok(&w->fault, metadata_export(w->a, vm, w->none, disks, vif_map, &first, &w->fault));
 	struct value *received CLEANUP_VALUE = as_received(first);
 	struct value *placed CLEANUP_VALUE = receiver_disks(w, disks);
 	check_ok(&w->fault, metadata_import(w->b, received, placed, false, &there, &w->fault));
@@ -201,10 +204,95 @@ static void export_import_export_is_equal(void **state)
 	struct value *refs CLEANUP_VALUE = refs_of(w, w->b, there);
 	struct value *same CLEANUP_VALUE = identity_map(w, w->b, there);
 	assert_int_equal(refs->array.n_items, 2);
-	check_ok(&w->fault, metadata_export(w->b, there, refs, same, &second, &w->fault));
+	check_ok(&w->fault, metadata_export(w->b, there, w->none, refs, same, &second, &w->fault));
 	value_unset(first, "metrics");
 	value_unset(second, "metrics");
 	assert_true(value_equal(first, second));
+}
+
+/* Of the VM, with a disk of its own that goes into `disks`. */
+static char *make_snapshot(struct world *w, const char *vm, const char *parent, struct value *disks)
+{
+	struct value *fields = named("kept");
+	struct value *vdi = named("disk");
+	char *sr CLEANUP_FREE = NULL;
+	const char *of = disks->array.items[0]->string;
+
+	check_ok(&w->fault, object_get_string(w->a, "VDI", of, "SR", &sr, &w->fault));
+	value_set_string(vdi, "SR", sr);
+	value_set_string(vdi, "snapshot_of", of);
+	char *disk CLEANUP_FREE = create(w, w->a, "VDI", vdi);
+	value_set_string(fields, "snapshot_of", vm);
+	value_set_string(fields, "parent", parent);
+	value_set_bool(fields, "is_a_snapshot", true);
+	char *snapshot = create(w, w->a, "VM", fields);
+	struct value *vbd = value_set_string(value_new_struct(), "VM", snapshot);
+	value_set_string(vbd, "VDI", disk);
+	value_set_string(vbd, "userdevice", "0");
+	value_set_string(vbd, "type", "Disk");
+	free(create(w, w->a, "VBD", vbd));
+	value_append_string(disks, disk);
+	return snapshot;
+}
+
+static void check_names(
+	struct world *w, const char *class, const char *ref, const char *field, const char *other)
+{
+	char *found CLEANUP_FREE = NULL;
+
+	check_ok(&w->fault, object_get_string(w->b, class, ref, field, &found, &w->fault));
+	assert_string_equal(found, other);
+}
+
+/* Two in a chain, the later of which has a memory; the VM was gone back to the earlier. */
+static void a_tree_of_snapshots_arrives_as_it_was(void **state)
+{
+	struct world *w = *state;
+	struct value *disks CLEANUP_VALUE = value_new_array();
+	struct value *vif_map CLEANUP_VALUE = value_new_struct();
+	struct value *manifest CLEANUP_VALUE = NULL;
+	char *vm CLEANUP_FREE = make_vm(w, disks, vif_map);
+	char *earlier CLEANUP_FREE = make_snapshot(w, vm, REF_NULL, disks);
+	char *later CLEANUP_FREE = make_snapshot(w, vm, earlier, disks);
+	struct value *parent CLEANUP_VALUE = value_new_string(earlier);
+	struct value *memory CLEANUP_VALUE = value_copy(disks->array.items[1]);
+	struct value *snapshots CLEANUP_VALUE = value_new_array();
+	char *there CLEANUP_FREE = NULL;
+
+	check_ok(&w->fault, object_set_field(w->a, "VM", vm, "parent", parent, &w->fault));
+	check_ok(&w->fault, object_set_field(w->a, "VM", later, "suspend_VDI", memory, &w->fault));
+	value_append_string(value_append_string(snapshots, later), earlier);
+	check_ok(&w->fault,
+		metadata_export(w->a, vm, snapshots, disks, vif_map, &manifest, &w->fault));
+	struct value *refs CLEANUP_VALUE = metadata_snapshots(manifest);
+	assert_true(value_equal(refs, snapshots));
+	struct value *received CLEANUP_VALUE = as_received(manifest);
+	struct value *placed CLEANUP_VALUE = receiver_disks(w, disks);
+	value_set_int(placed->array.items[2], "snapshot_of", 0);
+	value_set_int(placed->array.items[3], "snapshot_of", -1);
+	check_ok(&w->fault, metadata_import(w->b, received, placed, false, &there, &w->fault));
+
+	struct value *made CLEANUP_VALUE = NULL;
+	check_ok(&w->fault, object_find(w->b, "VM", "snapshot_of", there, &made, &w->fault));
+	assert_int_equal(made->array.n_items, 2);
+	const char *first = made->array.items[0]->string;
+	const char *second = made->array.items[1]->string;
+	struct value *of_first CLEANUP_VALUE = refs_of(w, w->b, first);
+	struct value *of_vm CLEANUP_VALUE = refs_of(w, w->b, there);
+	bool first_is_later = false;
+	char *found CLEANUP_FREE = NULL;
+	check_ok(&w->fault, object_get_string(w->b, "VM", first, "parent", &found, &w->fault));
+	first_is_later = !ref_is_null(found);
+	check_names(w, "VM", first_is_later ? first : second, "parent",
+		first_is_later ? second : first);
+	check_names(w, "VM", first_is_later ? second : first, "parent", REF_NULL);
+	check_names(w, "VM", there, "parent", first_is_later ? second : first);
+	check_names(w, "VM", first_is_later ? first : second, "suspend_VDI",
+		of_vm->array.items[1]->string);
+	check_names(w, "VM", first_is_later ? second : first, "suspend_VDI", REF_NULL);
+	assert_int_equal(of_first->array.n_items, 1);
+	check_names(w, "VDI", of_first->array.items[0]->string, "snapshot_of",
+		first_is_later ? REF_NULL : of_vm->array.items[0]->string);
 }
 
 static void a_copy_gets_an_identity_of_its_own(void **state)
@@ -218,7 +306,8 @@ static void a_copy_gets_an_identity_of_its_own(void **state)
 	char *uuid CLEANUP_FREE = NULL;
 	char *new_uuid CLEANUP_FREE = NULL;
 
-	check_ok(&w->fault, metadata_export(w->a, vm, disks, vif_map, &manifest, &w->fault));
+	check_ok(&w->fault,
+		metadata_export(w->a, vm, w->none, disks, vif_map, &manifest, &w->fault));
 	struct value *placed CLEANUP_VALUE = receiver_disks(w, disks);
 	check_ok(&w->fault, metadata_import(w->b, manifest, placed, true, &there, &w->fault));
 	check_ok(&w->fault, object_get_string(w->a, "VM", vm, "uuid", &uuid, &w->fault));
@@ -236,7 +325,7 @@ static void a_vif_that_is_not_mapped_is_named(void **state)
 	char *vm CLEANUP_FREE = make_vm(w, disks, vif_map);
 
 	check_fault(&w->fault, "VIF_NOT_IN_MAP",
-		metadata_export(w->a, vm, disks, empty, &manifest, &w->fault));
+		metadata_export(w->a, vm, w->none, disks, empty, &manifest, &w->fault));
 	assert_null(manifest);
 }
 
@@ -263,7 +352,8 @@ static void a_device_without_a_place_is_refused(void **state)
 	char *vm CLEANUP_FREE = make_vm(w, disks, vif_map);
 	static const char *const bad[] = {"", "x", "-1", "256", "1 "};
 
-	check_ok(&w->fault, metadata_export(w->a, vm, disks, vif_map, &manifest, &w->fault));
+	check_ok(&w->fault,
+		metadata_export(w->a, vm, w->none, disks, vif_map, &manifest, &w->fault));
 	struct value *placed CLEANUP_VALUE = receiver_disks(w, disks);
 	struct import import = {.manifest = manifest, .disks = placed};
 	struct value *vbd = value_find(manifest, "vbds")->array.items[0];
@@ -280,6 +370,29 @@ static void a_device_without_a_place_is_refused(void **state)
 	}
 }
 
+static void a_snapshot_of_nothing_is_refused(void **state)
+{
+	struct world *w = *state;
+	struct value *disks CLEANUP_VALUE = value_new_array();
+	struct value *vif_map CLEANUP_VALUE = value_new_struct();
+	struct value *manifest CLEANUP_VALUE = NULL;
+	char *vm CLEANUP_FREE = make_vm(w, disks, vif_map);
+
+	check_ok(&w->fault,
+		metadata_export(w->a, vm, w->none, disks, vif_map, &manifest, &w->fault));
+	struct value *placed CLEANUP_VALUE = receiver_disks(w, disks);
+	struct import import = {.manifest = manifest, .disks = placed};
+	value_set_int(manifest, "parent", 0);
+	check_fault(&w->fault, "INTERNAL_ERROR",
+		pool_db_transaction(w->b, import_in_transaction, &import, &w->fault));
+	value_set_int(manifest, "parent", -1);
+	value_set_int(placed->array.items[1], "snapshot_of", 2);
+	check_fault(&w->fault, "INTERNAL_ERROR",
+		pool_db_transaction(w->b, import_in_transaction, &import, &w->fault));
+	value_set_int(placed->array.items[1], "snapshot_of", -1);
+	check_ok(&w->fault, pool_db_transaction(w->b, import_in_transaction, &import, &w->fault));
+}
+
 static void an_import_that_fails_leaves_nothing(void **state)
 {
 	struct world *w = *state;
@@ -289,7 +402,8 @@ static void an_import_that_fails_leaves_nothing(void **state)
 	char *vm CLEANUP_FREE = make_vm(w, disks, vif_map);
 	static const char *const classes_touched[] = {"VM", "VDI", "VBD", "VIF", "VM_metrics"};
 
-	check_ok(&w->fault, metadata_export(w->a, vm, disks, vif_map, &manifest, &w->fault));
+	check_ok(&w->fault,
+		metadata_export(w->a, vm, w->none, disks, vif_map, &manifest, &w->fault));
 	struct value *placed CLEANUP_VALUE = receiver_disks(w, disks);
 	struct value *last = value_find(manifest, "vifs");
 	value_set_string(last->array.items[1], "network", "OpaqueRef:gone");
@@ -328,7 +442,7 @@ static void fields_of_a_newer_pool_go_through(void **state)
 	char *vm CLEANUP_FREE = make_vm(w, disks, vif_map);
 	char *there CLEANUP_FREE = NULL;
 
-	check_ok(&w->fault, metadata_export(w->a, vm, disks, vif_map, &first, &w->fault));
+	check_ok(&w->fault, metadata_export(w->a, vm, w->none, disks, vif_map, &first, &w->fault));
 	struct value *placed CLEANUP_VALUE = receiver_disks(w, disks);
 	set_all_unknown(value_find(first, "vm"));
 	set_all_unknown(value_find(first, "vbds")->array.items[1]);
@@ -349,7 +463,7 @@ static void fields_of_a_newer_pool_go_through(void **state)
 	assert_int_equal(value_find_int(record, "domid", 0), -1);
 	struct value *refs CLEANUP_VALUE = refs_of(w, w->b, there);
 	struct value *same CLEANUP_VALUE = identity_map(w, w->b, there);
-	check_ok(&w->fault, metadata_export(w->b, there, refs, same, &second, &w->fault));
+	check_ok(&w->fault, metadata_export(w->b, there, w->none, refs, same, &second, &w->fault));
 	value_unset(first, "metrics");
 	value_unset(second, "metrics");
 	assert_true(value_equal(first, second));
@@ -362,7 +476,7 @@ static void fields_of_a_newer_pool_go_through(void **state)
 				    "</member></struct></value>",
 				    &w->fault));
 	value_free(second);
-	check_ok(&w->fault, metadata_export(w->b, there, refs, same, &second, &w->fault));
+	check_ok(&w->fault, metadata_export(w->b, there, w->none, refs, same, &second, &w->fault));
 	assert_string_equal(value_find_string(value_find(second, "vm"), "name_label", ""),
 		value_find_string(record, "name_label", "none"));
 }
@@ -378,7 +492,8 @@ static void what_a_newer_pool_sends_has_bounds(void **state)
 	static const char *const names[] = {"", "a b", "\"", "x\n",
 		"a_name_that_is_far_too_long_to_be_the_name_of_a_field_of_any_object_"};
 
-	check_ok(&w->fault, metadata_export(w->a, vm, disks, vif_map, &manifest, &w->fault));
+	check_ok(&w->fault,
+		metadata_export(w->a, vm, w->none, disks, vif_map, &manifest, &w->fault));
 	struct value *placed CLEANUP_VALUE = receiver_disks(w, disks);
 	struct import import = {.manifest = manifest, .disks = placed};
 	struct value *fields = value_find(manifest, "vm");
@@ -411,6 +526,10 @@ int main(void)
 			fields_of_a_newer_pool_go_through, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(
 			what_a_newer_pool_sends_has_bounds, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			a_tree_of_snapshots_arrives_as_it_was, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			a_snapshot_of_nothing_is_refused, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(
 			a_copy_gets_an_identity_of_its_own, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(
