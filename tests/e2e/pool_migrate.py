@@ -16,7 +16,7 @@ import linuxguest  # noqa: E402
 from ferrytest import MIB, NULL, PASSWORD, Move, Pool, digest, has_failed, wait_for  # noqa: E402
 from livemove import ENDED, FORGOTTEN, SETTINGS, SenderLog, destroy, left_in_qemu  # noqa: E402
 from liveguest import LiveGuest  # noqa: E402
-from vmstate import different, vm_state  # noqa: E402
+from vmstate import different, family_state, vm_state  # noqa: E402
 from xensession import Failure, Session, wait_by_events  # noqa: E402
 
 LONG = bool(os.environ.get("FERRY_LONG"))
@@ -108,6 +108,28 @@ class Halted(PoolCase):
             self.assert_nothing_left()
         allocation = [int(self.c.session.SR.get_virtual_allocation(self.sr[host])) for host in self.hosts]
         self.assertEqual(allocation, [8 * MIB, 0, 0])
+
+    def test_its_snapshots_come_along(self):
+        vm, vdis = self.new_vm(["raw", "raw"])
+        session = self.c.session
+        first = session.VM.snapshot(vm, "first")
+        self.a.vdi_write(vdis[0], os.urandom(2 * MIB), 4 * MIB)
+        second = session.VM.snapshot(vm, "second")
+        for snapshot in (first, second):
+            self.addCleanup(destroy, self.c, snapshot)
+        before, refs = family_state(self.a, vm), session.VM.get_snapshots(vm)
+        for source, there in ((self.a, self.b), (self.b, self.a)):
+            self.assertEqual(Move(source, there, vm, self.sr[there]).send(), vm)
+            self.assertEqual(family_state(there, vm), before)
+            self.assertEqual(session.VM.get_snapshots(vm), refs)
+            for snapshot in refs:
+                self.assertEqual(session.VM.get_current_operations(snapshot), {})
+                for vdi in self.c.disks_of(snapshot):
+                    self.assertEqual(self.copies_of(vdi), [there.name])
+            self.assert_nothing_left()
+        session.VM.revert(first)
+        self.assertEqual([digest(self.a.vdi_path(vdi)) for vdi in self.c.disks_of(vm)],
+                         [digest(self.a.vdi_path(vdi)) for vdi in self.c.disks_of(first)])
 
     def test_a_qcow2_disk_is_raw_where_it_arrives(self):
         vm, (vdi,) = self.new_vm(["qcow2"])
@@ -268,6 +290,19 @@ class Moves(Live):
         self.assertEqual(move.send(), self.guest.vm)
         self.assert_well(self.a, begun)
         self.assert_content()
+
+    def test_its_snapshots_come_along(self):
+        snapshot = self.c.session.VM.snapshot(self.guest.vm, "kept")
+        self.addCleanup(destroy, self.c, snapshot)
+        kept = self.c.disks_of(snapshot)
+        content = [digest(self.a.vdi_path(vdi)) for vdi in kept]
+        for there in (self.b, self.a):
+            self.go(there)
+            self.assert_content()
+            self.assertEqual([self.copies_of(vdi) for vdi in kept], [[there.name]] * len(kept))
+            self.assertEqual([digest(there.vdi_path(vdi)) for vdi in kept], content)
+            self.assertEqual(self.c.session.VM.get_current_operations(snapshot), {})
+            self.assertEqual(self.c.session.VM.get_snapshots(self.guest.vm), [snapshot])
 
     def assert_one_record(self, before):
         """Both sides have one object, the sender's."""

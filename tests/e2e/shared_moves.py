@@ -84,6 +84,21 @@ class HaltedMoves:
         self.assertEqual((self.copies_of(shared), self.copies_of(local)), (["B"], [SHARED]))
         self.assertEqual([digest(self.a.vdi_path(vdi)) for vdi in (shared, local)], content)
 
+    def test_the_disks_of_snapshots_stay_where_they_are_reached(self):
+        vm, (shared, local) = self.new_vm(self.shared, self.sr[self.a])
+        snapshot = self.c.session.VM.snapshot(vm, "kept")
+        self.addCleanup(pool_migrate.destroy, self.c, snapshot)
+        kept = self.c.disks_of(snapshot)
+        content, image = [digest(self.a.vdi_path(vdi)) for vdi in kept], self.image(kept[0])
+        record = self.move(vm, self.b, {local: self.sr[self.b]})
+        self.assertEqual(int(record["bytes_total"]), 2 * 3 * MIB)
+        self.assertEqual([self.copies_of(vdi) for vdi in (shared, local, *kept)], [[SHARED], ["B"], [SHARED], ["B"]])
+        self.assertEqual(self.image(kept[0]), image)
+        # One that only its own host reaches goes where its disk is.
+        self.move(vm, self.a, {local: self.shared})
+        self.assertEqual([self.copies_of(vdi) for vdi in (shared, local, *kept)], [[SHARED]] * 4)
+        self.assertEqual([digest(self.a.vdi_path(vdi)) for vdi in kept], content)
+
     def test_a_halted_vm_of_shared_disks_alone_goes_wherever_it_is_told_to(self):
         vm, (shared,) = self.new_vm(self.shared)
         image, content = self.image(shared), digest(self.a.vdi_path(shared))
