@@ -3,6 +3,7 @@
  * and each copy thread has its own descriptor. Only direct reads, which no cache makes short, are
  * asynchronous: a round of small ones takes as long as the disk needs, not as many waits. */
 #include "agent/copy/aio.h"
+#include "agent/copy/behind.h"
 #include "agent/copy/direct.h"
 #include "agent/copy/endpoint_impl.h"
 #include "base/alloc.h"
@@ -23,6 +24,7 @@ struct endpoint_file {
 	int fd;
 	bool is_device;
 	struct direct direct;
+	struct behind behind;
 	struct aio *aio;                  /* NULL: all is done in place */
 	struct endpoint_request *reading; /* under way in aio, linked by next */
 };
@@ -53,6 +55,7 @@ static void file_close(struct endpoint *endpoint)
 	struct endpoint_file *file = (struct endpoint_file *)endpoint;
 
 	file_abort(endpoint);
+	behind_end(&file->behind, file->fd);
 	close(file->fd);
 	direct_clear(&file->direct);
 	free(file->path);
@@ -162,6 +165,7 @@ static int transfer(struct endpoint_file *file, const struct endpoint_request *r
 
 	switch (request->op) {
 	case ENDPOINT_READ:
+		behind_read(&file->behind, file->fd, request->extent.offset, length);
 		return direct_read(
 			&file->direct, file->fd, request->data, length, request->extent.offset);
 	case ENDPOINT_WRITE:
@@ -307,6 +311,8 @@ int endpoint_file_open(
 	file->direct = direct;
 	if (direct.on)
 		(void)aio_new(MAX_READING, &file->aio);
+	else if (!spec->writable)
+		behind_begin(&file->behind, fd, size);
 	file->fd = TAKE_FD(fd);
 	*ret_endpoint = &file->base;
 	return 0;
