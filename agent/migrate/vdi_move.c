@@ -63,10 +63,19 @@ static int check_vdi(struct pool_db *pool, const struct vdi_move *move, struct f
 		return fault_set(fault, -EBUSY, "OTHER_OPERATION_IN_PROGRESS", "VDI", move->vdi,
 			value_string(running->record.members[0].value, ""),
 			running->record.members[0].name, NULL);
-	if (value_find_bool(record, "is_a_snapshot", false))
-		return fault_set(fault, -EPERM, "OPERATION_NOT_ALLOWED",
-			"A snapshot stays in the SR of the disk that it was taken of", NULL);
 	return 0;
+}
+
+/* A snapshot is not moved by itself, but its disks can be elsewhere. */
+static int check_vm(struct pool_db *pool, const char *vm, struct fault *fault)
+{
+	bool is_snapshot = false;
+	int r = object_get_bool(pool, "VM", vm, "is_a_snapshot", &is_snapshot, fault);
+
+	if (r < 0)
+		return r;
+	return is_snapshot ? vm_check_idle(pool, vm, fault)
+			   : vm_check_operation(pool, vm, VDI_MOVE_VM_OPERATION, fault);
 }
 
 /* --- Beginning ----------------------------------------------------------------------------------
@@ -108,7 +117,7 @@ static int mark(struct pool_db *pool, void *arg, struct fault *fault)
 		return fault_set(fault, -EBUSY, "VDI_IN_USE", move->vdi, VDI_MOVE_VDI_MARK, NULL);
 	for (size_t i = 0; r == 0 && i < vms->array.n_items; i++) {
 		const char *ref = value_string(vms->array.items[i], "");
-		r = vm_check_operation(pool, ref, VDI_MOVE_VM_OPERATION, fault);
+		r = check_vm(pool, ref, fault);
 		if (r == 0)
 			r = vm_ensure_operation(pool, ref, move->key, VDI_MOVE_VM_OPERATION, fault);
 	}

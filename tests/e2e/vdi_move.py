@@ -102,6 +102,26 @@ class Halted(Case):
         self.assertEqual(after[len(before):].strip(bytes(1)), b"")
         subprocess.run(["qemu-img", "check", "-q", path], check=True)
 
+    def test_the_disk_of_a_snapshot_goes_elsewhere(self):
+        session = self.a.session
+        vdi = self.a.vdi_create(self.one, DISK)
+        self.a.vdi_write(vdi, os.urandom(3 * MIB), MIB)
+        vm = self.a.vm_create("guest", [vdi])
+        snapshot = session.VM.snapshot(vm, "kept")
+        kept, = self.a.disks_of(snapshot)
+        before = digest(self.a.vdi_path(kept))
+        self.a.vdi_write(vdi, os.urandom(MIB))
+        self.assertEqual(self.move(kept, self.two), kept)
+        self.assertEqual((session.VDI.get_SR(kept), session.VDI.get_SR(vdi)), (self.two, self.one))
+        self.assertEqual((session.VDI.get_snapshot_of(kept), session.VDI.get_read_only(kept)), (vdi, True))
+        self.assertEqual((len(images(self.a, self.one)), len(images(self.a, self.two))), (1, 1))
+        self.assertEqual(digest(self.a.vdi_path(kept)), before)
+        self.assertEqual(session.VM.get_current_operations(snapshot), {})
+        session.VM.revert(snapshot)
+        self.assertEqual(digest(self.a.vdi_path(vdi)), before)
+        self.assertEqual(session.VDI.get_SR(vdi), self.one)
+        self.a.wait_for_no_leftovers()
+
     def test_what_cannot_be_is_refused(self):
         vdi = self.a.vdi_create(self.one, DISK)
         self.refused("OPERATION_NOT_ALLOWED", self.move, vdi, self.one)
