@@ -256,6 +256,22 @@ static bool can_use_kvm(void)
 	return access("/dev/kvm", R_OK | W_OK) == 0;
 }
 
+const char *guest_accelerator(void)
+{
+	return can_use_kvm() ? "kvm" : "tcg";
+}
+
+int guest_ask_accelerator(struct guest *guest, const struct cancel *cancel,
+	const char **ret_accelerator, struct fault *fault)
+{
+	struct value *answer CLEANUP_VALUE = NULL;
+	int r = guest_command(guest, "query-kvm", NULL, cancel, &answer, fault);
+
+	if (r == 0)
+		*ret_accelerator = value_find_bool(answer, "enabled", false) ? "kvm" : "tcg";
+	return r;
+}
+
 static struct run_path *new_paths(const struct guest_spec *spec, size_t *ret_n)
 {
 	struct run_path *paths = xcalloc(spec->n_disks + spec->n_drives + 4, sizeof(*paths));

@@ -53,6 +53,12 @@ bool guest_is_alive(struct guest *guest);
 /* Bytes of its memory that it really has now; 0 when unknown. */
 uint64_t guest_resident_bytes(const struct guest *guest);
 
+/* How processors are made, "kvm" or "tcg": of a guest that is started here now, and of this one. A
+ * guest that began with the one cannot go on with the other. */
+const char *guest_accelerator(void);
+int guest_ask_accelerator(struct guest *guest, const struct cancel *cancel,
+	const char **ret_accelerator, struct fault *fault);
+
 /* One monitor command within 5 s. See qmp_call for errors. */
 int guest_command(struct guest *guest, const char *command, const struct value *arguments,
 	const struct cancel *cancel, struct value **ret_value, struct fault *fault);

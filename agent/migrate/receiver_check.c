@@ -136,6 +136,24 @@ static int check_host(const struct supervisor_params *params, struct fault *faul
 	return r;
 }
 
+/* QEMU would say so when the guest's memory comes, after its disks. */
+static int check_accelerator(
+	const struct supervisor_params *params, const struct value *manifest, struct fault *fault)
+{
+	const char *ours = guest_accelerator();
+	const char *theirs = value_find_string(manifest, "accelerator", ours);
+	const char *uuid = value_find_string(value_find(manifest, "vm"), "uuid", "");
+
+	if (!value_find_bool(manifest, "live", false) || strcmp(theirs, ours) == 0)
+		return 0;
+	char *text CLEANUP_FREE = xasprintf(
+		"the guest runs with %.16s, and guests of this host with %s: shut it down, move "
+		"it, and start it here",
+		theirs, ours);
+	return fault_set(fault, -EPERM, "VM_INCOMPATIBLE_WITH_THIS_HOST",
+		value_find_string(manifest, "vm_ref", uuid), params->storage->host_ref, text, NULL);
+}
+
 int receiver_check_list(const struct value *manifest, const char *name, struct fault *fault)
 {
 	const struct value *list = value_find(manifest, name);
@@ -356,6 +374,8 @@ int receiver_check(
 		r = check_host(params, fault);
 	if (r == 0)
 		r = check_identity(params, manifest, fault);
+	if (r == 0)
+		r = check_accelerator(params, manifest, fault);
 	if (r == 0)
 		r = check_disks(value_find(manifest, "disks"), fault);
 	if (r == 0)

@@ -75,6 +75,25 @@ static int find_maps(const struct storage *storage, const struct migrate_request
 		     : rehome_maps(storage, request, host, &found->vdi_map, &found->vif_map, fault);
 }
 
+/* What of the guest the destination must have too. */
+static int add_accelerator(const struct supervisor_params *params, const char *vm,
+	struct cancel *cancel, struct value *manifest, struct fault *fault)
+{
+	struct resident *resident CLEANUP_GUESTS_RESIDENT = NULL;
+	const char *accelerator = NULL;
+
+	if (!value_find_bool(manifest, "live", false))
+		return 0;
+	resident = guests_hold(params->guests, vm);
+	/* It has just ended: the move will see that. */
+	if (!resident)
+		return 0;
+	int r = guest_ask_accelerator(resident_guest(resident), cancel, &accelerator, fault);
+	if (r == 0)
+		value_set_string(manifest, "accelerator", accelerator);
+	return r;
+}
+
 static int make_plan(const struct supervisor_params *params, const struct migrate_request *request,
 	struct preflight *found, struct fault *fault)
 {
@@ -140,6 +159,9 @@ static int preflight(struct supervisor *supervisor, const struct migrate_request
 			value_find_string(request->dest, "ferry_data_tls", ""), fault);
 	if (r == 0)
 		r = make_plan(supervisor->params, request, found, fault);
+	if (r == 0)
+		r = add_accelerator(
+			supervisor->params, request->vm, cancel, found->manifest, fault);
 	return r < 0 ? r : ask_destination(request, found->manifest, cancel, fault);
 }
 
