@@ -84,6 +84,7 @@ struct migration {
 	struct value *exports; /* how to log in to the disks, with secrets; never stored */
 	char *door;            /* of the guest's memory, while it is open */
 	char *disk_door;       /* that leads to tgt, while it is open */
+	bool still_settled;    /* the disks that no guest writes to are sealed already */
 	uint64_t sealed_usec;  /* live: by this agent; 0: not yet */
 	uint64_t resumed_usec; /* when the guest was told to run here; 0: not by this agent */
 

@@ -322,8 +322,10 @@ static int plan_disks(const struct storage *storage, const char *vm,
 			fault);
 		if (r < 0)
 			return r;
-		if (snapshot)
+		if (snapshot) {
 			value_set_string(disk, "snapshot", snapshot);
+			value_set_bool(entry, "still", true);
+		}
 		value_append(ret_disks, disk);
 		value_append(ret_manifest_disks, entry);
 	}

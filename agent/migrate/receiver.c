@@ -54,6 +54,7 @@ int receiver_withdraw(struct migration *m, struct fault *fault)
 	size_t n = 0;
 
 	receiver_close_disk_door(m);
+	m->still_settled = false;
 	m->tgt = tgt_stop(m->tgt);
 	m->exports = value_free(m->exports);
 	int r = resource_list(m->params->storage->agent, m->uuid, TGT_KIND, &rows, &n, fault);
@@ -268,7 +269,7 @@ int receiver_exports(struct migration *m, struct value **ret_exports, struct fau
 {
 	if (migration_state(m) != STATE_RECEIVING)
 		return receiver_refuse(m, "export", fault);
-	if (!m->exports || (m->tgt && tgt_is_lost(m->tgt))) {
+	if (!m->exports || m->still_settled || (m->tgt && tgt_is_lost(m->tgt))) {
 		receiver_withdraw(m, NULL);
 		int r = make_exports(m, fault);
 		if (r < 0)

@@ -308,6 +308,7 @@ struct value *receiver_plan_disks(
 		value_set_string(disk, "vdi", value_find_string(from, "vdi", REF_NULL));
 		value_set_string(disk, "from_sr", value_find_string(from, "from_sr", ""));
 		value_set_string(disk, "sr", is_default(sr) ? fallback : sr);
+		value_set_bool(disk, "still", value_find_bool(from, "still", false));
 		value_set_int(disk, "snapshot_of", peer_int(from, "snapshot_of", -1));
 		value_set_int(disk, "size", peer_int(from, "size", 0));
 		value_set_int(disk, "allocated", (int64_t)wanted_bytes(from));

@@ -79,6 +79,8 @@ int receiver_incoming(struct migration *m, struct value **ret_result, struct fau
 	/* One that has taken part of a stream is of no use for another. */
 	int r = receiver_end_incoming(m, fault);
 	if (r == 0)
+		r = receiver_settle_still(m, fault);
+	if (r == 0)
 		r = begin(m, ret_result, fault);
 	if (r < 0)
 		receiver_end_incoming(m, NULL);

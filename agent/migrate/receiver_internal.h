@@ -23,6 +23,9 @@ int receiver_check_list(const struct value *manifest, const char *name, struct f
 int receiver_check_snapshots(const struct value *manifest, struct fault *fault);
 int receiver_check_size(const struct value *manifest, struct fault *fault);
 
+/* The part of the seal that a guest's pause need not wait for: disks that it does not write to,
+ * which are whole by now. They are exported again with the others when the sender asks for that. */
+int receiver_settle_still(struct migration *migration, struct fault *fault);
 /* SEALED, live: waits for the whole memory, at most 10 s. */
 int receiver_await_memory(struct migration *migration, struct fault *fault);
 /* Ends the QEMU that waits, and closes its door: it is dead when this returns 0. Nothing for a VM

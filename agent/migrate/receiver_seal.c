@@ -183,30 +183,49 @@ static int renew_manifest(struct migration *m, const struct value *now, struct f
 /* --- The disks ----------------------------------------------------------------------------------
  */
 
-static int settle_disks(struct migration *m, const struct value *disks, struct fault *fault)
+static bool is_still(const struct value *disks, size_t i)
 {
-	for (size_t i = 0; i < disks->array.n_items; i++) {
-		const struct value *disk = disks->array.items[i];
-		int r = export_settle(value_find_string(disk, "path", ""),
-			&(struct export_identity){
-				.device = (uint64_t)value_find_int(disk, "device", 0),
-				.inode = (uint64_t)value_find_int(disk, "inode", 0),
-				.size_bytes = (uint64_t)value_find_int(disk, "size", 0),
-			},
-			fault);
-		if (r < 0) {
-			log_error("MIG-SETTLE", "migration=%s disk=%zu", m->uuid, i);
-			return r;
-		}
-	}
-	return 0;
+	return value_find_bool(disks->array.items[i], "still", false);
 }
 
-static int withdraw_exports(struct migration *m, struct fault *fault)
+static int settle_disk(
+	struct migration *m, const struct value *disks, size_t i, struct fault *fault)
+{
+	const struct value *disk = disks->array.items[i];
+	int r = export_settle(value_find_string(disk, "path", ""),
+		&(struct export_identity){
+			.device = (uint64_t)value_find_int(disk, "device", 0),
+			.inode = (uint64_t)value_find_int(disk, "inode", 0),
+			.size_bytes = (uint64_t)value_find_int(disk, "size", 0),
+		},
+		fault);
+
+	if (r < 0)
+		log_error("MIG-SETTLE", "migration=%s disk=%zu", m->uuid, i);
+	return r;
+}
+
+static int settle_disks(struct migration *m, const struct value *disks, struct fault *fault)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < disks->array.n_items; i++)
+		if (!m->still_settled || !is_still(disks, i))
+			r = settle_disk(m, disks, i, fault);
+	return r;
+}
+
+static int withdraw_export(struct migration *m, size_t i, struct fault *fault)
+{
+	const char *user = value_find_string(m->exports->array.items[i], "user", "");
+
+	return export_withdraw(m->tgt, (uint32_t)i + 1, user, fault);
+}
+
+static int withdraw_exports(struct migration *m, const struct value *disks, struct fault *fault)
 {
 	for (size_t i = 0; m->tgt && m->exports && i < m->exports->array.n_items; i++) {
-		const char *user = value_find_string(m->exports->array.items[i], "user", "");
-		int r = export_withdraw(m->tgt, (uint32_t)i + 1, user, fault);
+		int r = m->still_settled && is_still(disks, i) ? 0 : withdraw_export(m, i, fault);
 		if (r < 0)
 			return r;
 	}
@@ -214,6 +233,25 @@ static int withdraw_exports(struct migration *m, struct fault *fault)
 	/* What is left is a tgtd without a disk: it ends when nobody waits for it. */
 	m->exports = value_free(m->exports);
 	return 0;
+}
+
+int receiver_settle_still(struct migration *m, struct fault *fault)
+{
+	struct value *disks CLEANUP_VALUE = migration_get(m, "disks");
+	int r = 0;
+
+	if (m->still_settled || !m->tgt || !m->exports)
+		return 0;
+	for (size_t i = 0; r == 0 && i < m->exports->array.n_items; i++) {
+		if (!is_still(disks, i))
+			continue;
+		m->still_settled = true;
+		r = withdraw_export(m, i, fault);
+		if (r == 0)
+			r = settle_disk(m, disks, i, fault);
+	}
+	/* As in receiver_seal. */
+	return r < 0 ? receiver_give_up(m, r, fault) : 0;
 }
 
 int receiver_seal(struct migration *m, const struct value *manifest, struct fault *fault)
@@ -230,7 +268,7 @@ int receiver_seal(struct migration *m, const struct value *manifest, struct faul
 	/* The guest is paused: who looks at the migration learns of it a little later. */
 	m->quiet = live_is_wanted(m);
 	m->sealed_usec = clock_now_usec();
-	r = withdraw_exports(m, fault);
+	r = withdraw_exports(m, disks, fault);
 	if (r == 0)
 		r = settle_disks(m, disks, fault);
 	if (r == 0)
