@@ -174,16 +174,16 @@ class Failures(SlowMove):
         task = self.begin_and_wait_for_the_middle()
         begun = time.monotonic()
         self.a.session.task.cancel(task)
-        failure = self.assert_task_fails(task, "TASK_CANCELLED", timeout=10)
+        failure = self.assert_task_fails(task, "TASK_CANCELLED", timeout=20)
         self.assertEqual(failure.details, ["TASK_CANCELLED", task])
-        self.assertLess(time.monotonic() - begun, 5)
+        self.assertLess(time.monotonic() - begun, 10)
         self.assertEqual(self.a.session.task.get_status(task), "cancelled")
         self.assert_untouched()
 
     def test_a_cancelled_move_can_be_asked_for_again(self):
         task = self.begin_and_wait_for_the_middle()
         self.a.session.task.cancel(task)
-        self.assert_task_fails(task, "TASK_CANCELLED", timeout=10)
+        self.assert_task_fails(task, "TASK_CANCELLED", timeout=20)
         self.move().send()
         self.assert_moved()
 

@@ -18,8 +18,8 @@ from shellguest import BOOT, MEMORY, Guest  # noqa: E402
 from xensession import Failure, wait_by_polling  # noqa: E402
 
 
-# An event, on a machine that is busy with other tests.
-AT_ONCE = 5.0
+# An event.
+AT_ONCE = 2.0
 
 
 def refused(test, code, function, *args):

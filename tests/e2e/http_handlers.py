@@ -375,8 +375,8 @@ class Tasks(Base):
         self.wait_for_bytes(task, MIB)
         begun = time.monotonic()
         self.session.task.cancel(task)
-        end = self.wait_for_end(task, 5)
-        self.assertLess(time.monotonic() - begun, 2)
+        end = self.wait_for_end(task, 10)
+        self.assertLess(time.monotonic() - begun, 5)
         self.assertEqual((end["status"], end["error_info"]), ("cancelled", []))
         self.assertTrue(end["other_config"]["ferry:transferred"].startswith(f"{MIB} of "))
         self.assert_free(vdi)
@@ -425,7 +425,7 @@ class BrokenOff(Base):
         begun = time.monotonic()
         for _ in range(50):
             self.session.VDI.get_all()
-        self.assertLess(time.monotonic() - begun, 2)
+        self.assertLess(time.monotonic() - begun, 10)
         if not is_sanitized(self.a.process.pid):
             self.assertLess(rss_bytes(self.a.process.pid), 64 * MIB)
         answer = self.get(vdis[0])

@@ -116,7 +116,7 @@ class OfTwo(Commits):
         self.followed(self.b, self.a)
         self.wait_live(self.b, self.a)
         self.assertEqual(self.a.guests(), pids)
-        self.assertIn("MIG-COMMITTED-AGAIN", self.a.log())
+        wait_for("it is said", lambda: "MIG-COMMITTED-AGAIN" in self.a.log(), 20)
         self.assertNotIn("guest.unknown", self.a.log())
         vm = self.b.vm_by_uuid(uuid)
         self.assertEqual(self.state(self.b, vm), ("Running", self.a.host))

@@ -161,13 +161,17 @@ class Lost(PoolCase):
         wait_for("it is asked", lambda: "clean_shutdown" in a.session.VM.get_current_operations(vm).values(), 10)
         begun = len(a.log())
         b.kill()
-        time.sleep(3)
-        said = [line for line in a.log()[begun:].splitlines() if line.startswith("<4>") and "Pool." in line]
-        self.assertEqual(len(said), 1, said)
-        self.assertIn("POOL_CALLS_FAIL", said[0])
+
+        def said():
+            return [line for line in a.log()[begun:].splitlines() if line.startswith("<4>") and "Pool." in line]
+        wait_for("it is said", said, 20)
+        # Once, however often it is tried.
+        time.sleep(2)
+        self.assertEqual(len(said()), 1, said())
+        self.assertIn("POOL_CALLS_FAIL", said()[0])
 
         b.start()
-        wait_for("B answers again", lambda: "POOL_CALLS_ANSWERED" in a.log(), 10)
+        wait_for("B answers again", lambda: "POOL_CALLS_ANSWERED" in a.log(), 20)
         b.kill()
 
         b.points.arm("daemon.start.pool", "hang")
@@ -177,7 +181,7 @@ class Lost(PoolCase):
         a.kill()
         b.points.disarm("daemon.start.pool")
         wait_for("B waits", lambda: self.answers(b), 20)
-        self.assertIn("COORDINATOR_LOST", b.log())
+        wait_for("it is said", lambda: "COORDINATOR_LOST" in b.log(), 20)
         a.start()
         b.session = wait_for("B is a member", b._try_login, 20)
         self.wait_live(a, b)

@@ -214,7 +214,7 @@ class Parted(ThreeHosts):
 
     def assert_arrived(self, source, uuid):
         """What A took in alone is the pool's too, now."""
-        self.assertIn("MIG-COMMITTED-AGAIN", self.a.log())
+        wait_for("it is said", lambda: "MIG-COMMITTED-AGAIN" in self.a.log(), 20)
         vm = self.b.vm_by_uuid(uuid)
         self.assertEqual(self.state(self.b, vm), ("Running", self.a.host))
         self.assertIsNone(source.vm_by_uuid(uuid))

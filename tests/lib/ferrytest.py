@@ -22,7 +22,7 @@ import time
 import xmlrpc.client
 
 from faultpoints import FaultPoints
-from xensession import Failure, Session
+from xensession import BUSY, Failure, Session
 
 BIN = os.path.abspath(os.environ.get("FERRY_BIN") or os.path.join(
     os.path.dirname(__file__), "..", "..", "build", "dev", "bin"))
@@ -36,7 +36,9 @@ GIB = 1 << 30
 
 
 def wait_for(what, condition, timeout, interval=0.05):
-    """Waits until condition() is true and returns what it returned; `what` names it in the error."""
+    """Waits until condition() is true and returns what it returned; `what` names it in the error. timeout: seconds that it
+    may take on a machine that does nothing else; it is there to end a wait that is in vain, and a busy machine gets more."""
+    timeout *= BUSY
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
@@ -496,7 +498,7 @@ class Pool:
             "SELECT state FROM migrations WHERE finished = 0 AND role = ?", (role,)))
 
     def wait_for_no_leftovers(self, timeout=20, running=()):
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * BUSY
         while self.leftovers(running):
             if time.monotonic() > deadline:
                 raise AssertionError(f"left in pool {self.name}: {self.leftovers(running)}")
