@@ -7,8 +7,8 @@ function(ferry_layer name)
     target_link_libraries(${name} PUBLIC ferry_options ${ARG_LINK} PRIVATE ${ARG_FOREIGN})
 endfunction()
 
-# Slots of ctest -j, of which ./check gives two per core and one more: a test takes two, one that WAITS most of its time
-# (less than half a core busy) takes one. So no more tests compute at once than there are cores, and a waiting one is beside them.
+# Slots of ctest -j, of which ./check gives two per core and two more: a test takes two, one that WAITS half of its time or
+# longer takes one. So no more tests compute at once than there are cores, and some that wait are beside them.
 set(FERRY_SLOTS 2)
 set(FERRY_SLOTS_WAITING 1)
 
