@@ -37,8 +37,8 @@ class Family(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.a = cls.enterClassContext(Pool("A", **SETTINGS))
-        cls.b = cls.enterClassContext(Pool("B", **SETTINGS))
+        cls.a = cls.enterClassContext(Pool("A", points=True, **SETTINGS))
+        cls.b = cls.enterClassContext(Pool("B", points=True, **SETTINGS))
         cls.sr = {pool: pool.sr_create() for pool in (cls.a, cls.b)}
         cls.net = {pool: pool.network_create() for pool in (cls.a, cls.b)}
 
@@ -349,6 +349,33 @@ class Failures(Family):
         self.session = self.a.session
         self.assert_moved(task)
 
+    def dies_at(self, pool, point):
+        """The agent of that pool, at that point; the VM arrives all the same."""
+        pool.points.arm(point, "kill")
+        task = self.move(self.vm).begin()
+        pool.killed()
+        pool.start()
+        self.session = self.a.session
+        self.assert_moved(task)
+
+    if LONG:
+        def test_the_receiver_dies_when_it_has_decided(self):
+            self.dies_at(self.b, "decide.committed.after")
+
+        def test_the_sender_dies_when_it_has_removed_all(self):
+            self.dies_at(self.a, "state.sender.FINISHING.finished.before")
+
+        def test_the_receiver_dies_before_it_decides(self):
+            self.dies_at(self.b, "decide.committed.before")
+
+        def test_the_sender_dies_when_it_knows_of_the_commit(self):
+            self.dies_at(self.a, "state.sender.COMMITTING.committed.after")
+
+    def test_an_import_that_fails_at_last(self):
+        self.b.points.arm("decide.committed.before", "error EIO")
+        task = self.move(self.vm).begin()
+        self.assert_stayed(task, "INTERNAL_ERROR")
+
     def test_the_receiver_dies_and_a_snapshot_is_renamed(self):
         """It keeps its new name."""
         task = self.begin()
@@ -364,11 +391,6 @@ class Running(LiveCase):
     """The guest writes all the time; nobody writes to its snapshots."""
 
     disks = [(16 * MIB, "random:100:4:0:12"), (16 * MIB, "mixed:30")]
-
-    def new_guest(self, label="guest", **more):
-        guest = super().new_guest(label, **more)
-        self.addCleanup(self.forget_guest)
-        return guest
 
     def snapshots(self, pool):
         """Their states; what they are to a VM that runs is compared without its content."""
@@ -411,7 +433,7 @@ class Running(LiveCase):
         self.assertEqual([digest(self.b.vdi_path(vdi)) for vdi in self.b.disks_of(self.guest.vm)],
                          [digest(self.b.vdi_path(vdi)) for vdi in self.b.disks_of(snapshot)])
 
-    def test_what_breaks_off(self):
+    def test_a_move_that_breaks_off(self):
         self.snapshot("first")
         before = self.snapshots(self.a)
         for state in ("COPYING", "CONVERGING") if LONG else ("CONVERGING",):
