@@ -182,8 +182,13 @@ static int create_checked(struct supervisor *supervisor, const char *session, co
 
 	if (r == 0)
 		r = receiver_check(supervisor->params, manifest, fault);
-	if (r == 0)
-		r = supervisor_session_bind(supervisor, session, migration, fault);
+	if (r < 0) {
+		/* The same call is a step ahead: what is in the way may be its own. */
+		struct migration *first CLEANUP_MIGRATION =
+			registry_find(&supervisor->registry, migration);
+		return first ? -EAGAIN : r;
+	}
+	r = supervisor_session_bind(supervisor, session, migration, fault);
 	return r < 0 ? r
 		     : create_receiver(
 			       supervisor, session, migration, manifest, ret_migration, fault);
