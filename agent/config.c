@@ -43,6 +43,7 @@ static const struct config_key keys[] = {
 	KEY("ferryd", "session_timeout", DURATION, session_timeout_usec, "1d", .min = SEC,
 		.max = 365 * DAY),
 	KEY("ferryd", "login_delay", DURATION, login_delay_usec, "5s", .max = 60 * SEC),
+	KEY("ferryd", "pam_socket", PATH, pam_socket, "/run/ferry-pam.socket", .max = 100),
 	KEY("migration", "max_sending", COUNT, max_sending, "3", .min = 1, .max = 64),
 	KEY("migration", "max_queued", COUNT, max_queued, "100", .max = 256),
 	KEY("migration", "heartbeat", DURATION, heartbeat_usec, "2s", .min = 50 * MS,

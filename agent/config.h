@@ -32,6 +32,7 @@ struct config {
 	uint64_t max_connections;
 	uint64_t session_timeout_usec;
 	uint64_t login_delay_usec;
+	char *pam_socket;
 
 	/* [migration] */
 	uint64_t max_sending;

@@ -380,6 +380,7 @@ static int start_services(struct daemon *daemon, struct fault *fault)
 		.pool_ref = daemon->inventory.pool_ref,
 		.session_timeout_usec = config->session_timeout_usec,
 		.login_delay_usec = config->login_delay_usec,
+		.pam_socket = config->pam_socket,
 		.state_dir = config->state_dir,
 		.url = daemon->url,
 		.fingerprint = daemon->fingerprint,

@@ -25,6 +25,7 @@ static int start_api(struct lobby *lobby, const struct lobby_params *params, str
 		.host_ref = params->membership->host,
 		.pool_ref = "",
 		.login_delay_usec = params->config->login_delay_usec,
+		.pam_socket = params->config->pam_socket,
 		.state_dir = params->config->state_dir,
 		.url = params->url,
 		.fingerprint = params->fingerprint,

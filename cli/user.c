@@ -78,16 +78,21 @@ static int take_old_password(char **ret_password, struct fault *fault)
 /* --- Commands ----------------------------------------------------------------------------------
  */
 
-static void put_table(struct context *context, const struct value *users)
+static void put_table(
+	struct context *context, const struct value *users, const struct value *in_pam)
 {
 	struct table *table CLEANUP_TABLE = table_new();
 
 	table_add_column(table, "NAME", TABLE_LEFT);
 	table_add_column(table, "ROLE", TABLE_LEFT);
+	table_add_column(table, "PASSWORD", TABLE_LEFT);
 	for (size_t i = 0; i < users->record.n_members; i++) {
 		char *name CLEANUP_FREE = output_clean(users->record.members[i].name);
 		table_add(table, name);
 		table_add(table, value_string(users->record.members[i].value, ""));
+		table_add(table, value_contains_string(in_pam, users->record.members[i].name)
+					 ? "in PAM"
+					 : "here");
 	}
 	table_write(table, &context->out);
 }
@@ -95,10 +100,13 @@ static void put_table(struct context *context, const struct value *users)
 static int user_list(struct context *context, struct fault *fault)
 {
 	struct value *users CLEANUP_VALUE = NULL;
+	struct value *in_pam CLEANUP_VALUE = NULL;
 	int r = context_session(context, fault);
 
 	if (r == 0)
 		r = session_call(context->session, &users, fault, "user.list", NULL);
+	if (r == 0 && !context->json)
+		r = session_call(context->session, &in_pam, fault, "user.list_pam", NULL);
 	if (r < 0)
 		return r;
 	if (users->type != VALUE_STRUCT)
@@ -107,22 +115,26 @@ static int user_list(struct context *context, struct fault *fault)
 	if (context->json)
 		context_put_json(context, users);
 	else
-		put_table(context, users);
+		put_table(context, users, in_pam);
 	return 0;
 }
 
 static int user_create(struct context *context, struct fault *fault)
 {
+	const char *name = args_operand(context->args, 0);
+	const char *role = args_value(context->args, "role", "");
 	char *password CLEANUP_SECRET = NULL;
 	int r = context_session(context, fault);
 
+	if (r == 0 && args_has(context->args, "pam"))
+		return session_call(context->session, NULL, fault, "user.create_pam",
+			value_new_string(name), value_new_string(role), NULL);
 	if (r == 0)
 		r = take_new_password(&password, fault);
 	return r < 0 ? r
 		     : session_call(context->session, NULL, fault, "user.create",
-			       value_new_string(args_operand(context->args, 0)),
-			       value_new_string(password),
-			       value_new_string(args_value(context->args, "role", "")), NULL);
+			       value_new_string(name), value_new_string(password),
+			       value_new_string(role), NULL);
 }
 
 static int user_destroy(struct context *context, struct fault *fault)
@@ -174,6 +186,7 @@ static int user_change_password(struct context *context, struct fault *fault)
 
 static const struct option create_options[] = {
 	{"role", "ROLE", ROLES, "what the user may do", true, false},
+	{"pam", NULL, NULL, "the password is in the coordinator's PAM; none is read", false, false},
 };
 
 const struct command user_commands[N_USER_COMMANDS] = {

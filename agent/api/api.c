@@ -344,6 +344,7 @@ static int start_auth(struct api *api, const struct api_params *params, struct f
 	const struct auth_params auth = {
 		.find = api->locals ? locals_find_hash : find_hash,
 		.find_arg = api->locals ? (void *)api->locals : (void *)api->pool,
+		.pam_socket = params->pam_socket,
 		.delay_usec = params->login_delay_usec,
 		.admit = login_admitted,
 		.arg = api,

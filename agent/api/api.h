@@ -29,6 +29,7 @@ struct api_params {
 	const char *pool_ref;
 	uint64_t session_timeout_usec; /* idle sessions end; 0: 24 h */
 	uint64_t login_delay_usec;     /* how long a refused login waits for its answer */
+	const char *pam_socket;        /* of ferry-pam; borrowed */
 
 	/* Pools of several hosts. */
 	const char *state_dir;

@@ -2,6 +2,7 @@
 #include "agent/api/auth.h"
 
 #include "agent/api/bell.h"
+#include "agent/api/pam_ask.h"
 #include "agent/api/passwords.h"
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -10,6 +11,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +23,8 @@ struct login {
 	char *user;
 	char *password;
 	char *originator;
+	bool is_checked;      /* by PAM */
+	bool is_right;        /* what it said */
 	uint64_t answer_usec; /* when a refused one is answered */
 };
 
@@ -35,9 +39,13 @@ struct auth {
 	char *nobody_hash; /* checked against when there is no such user */
 	pthread_t thread;
 	int bell;
-	pthread_mutex_t lock;
-	struct login_queue waiting; /* under lock */
-	bool closed;                /* under lock */
+	struct cancel *ending; /* requested: PAM is not waited for any more */
+	pthread_mutex_t lock;  /* guards what follows, up to refused */
+	pthread_cond_t change;
+	struct login_queue waiting; /* of them those that PAM has checked too */
+	struct login_queue for_pam;
+	size_t n_pam_threads;
+	bool closed;
 	struct login_queue refused; /* the thread's own, in order of answer_usec */
 };
 
@@ -93,17 +101,17 @@ DEFINE_CLEANUP(struct login *, login_free)
 /* --- Checking ----------------------------------------------------------------------------------
  */
 
-static bool auth_password_is_right(struct auth *auth, const char *user, const char *password)
+/* NULL: there is no such user. */
+static char *auth_find_hash(struct auth *auth, const char *user)
 {
 	struct fault fault CLEANUP_FAULT = FAULT_INIT;
-	char *hash CLEANUP_FREE = NULL;
+	char *hash = NULL;
 
 	if (auth->params.find(auth->params.find_arg, user, &hash, &fault) < 0) {
 		char *text CLEANUP_FREE = fault_describe(&fault);
 		log_error("login-no-database", "error=\"%s\"", text);
 	}
-	bool is_right = password_is(password, hash ? hash : auth->nobody_hash);
-	return hash && is_right;
+	return hash;
 }
 
 static void login_refuse(struct login *login)
@@ -116,10 +124,8 @@ static void login_refuse(struct login *login)
 	login_free(login);
 }
 
-static void auth_check(struct auth *auth, struct login *login)
+static void auth_decide(struct auth *auth, struct login *login, bool is_right)
 {
-	bool is_right = auth_password_is_right(auth, login->user, login->password);
-
 	login_forget_password(login);
 	if (is_right) {
 		auth->params.admit(auth->params.arg, login->call, login->user, login->originator);
@@ -130,6 +136,103 @@ static void auth_check(struct auth *auth, struct login *login)
 		call_peer_address(login->call));
 	login->answer_usec = clock_deadline(auth->params.delay_usec);
 	queue_add(&auth->refused, login);
+}
+
+static void auth_ask_pam(struct auth *auth, struct login *login);
+
+static void auth_check(struct auth *auth, struct login *login)
+{
+	char *hash CLEANUP_FREE = auth_find_hash(auth, login->user);
+
+	if (login->is_checked) {
+		/* He may have been removed, or given another password, meanwhile. */
+		auth_decide(auth, login, login->is_right && password_is_in_pam(hash));
+		return;
+	}
+	if (password_is_in_pam(hash)) {
+		auth_ask_pam(auth, login);
+		return;
+	}
+	bool is_right = password_is(login->password, hash ? hash : auth->nobody_hash);
+	auth_decide(auth, login, hash && is_right);
+}
+
+/* --- PAM ---------------------------------------------------------------------------------------
+ */
+
+static struct login *auth_take_for_pam(struct auth *auth)
+{
+	SCOPE_LOCK(&auth->lock);
+	struct login *login = auth->closed ? NULL : queue_take(&auth->for_pam);
+
+	if (!login) {
+		auth->n_pam_threads--;
+		pthread_cond_broadcast(&auth->change);
+	}
+	return login;
+}
+
+/* Ends when nobody waits for PAM any more. */
+static void *pam_main(void *arg)
+{
+	struct auth *auth = arg;
+	struct login *login;
+
+	while ((login = auth_take_for_pam(auth))) {
+		struct fault fault CLEANUP_FAULT = FAULT_INIT;
+		int r = pam_ask(auth->params.pam_socket, login->user, login->password,
+			call_peer_address(login->call), auth->ending, &fault);
+		if (r < 0) {
+			char *text CLEANUP_FREE = fault_describe(&fault);
+			log_error("login-no-pam", "user=\"%s\" error=\"%s\"", login->user, text);
+		}
+		login_forget_password(login);
+		login->is_checked = true;
+		login->is_right = r > 0;
+		SCOPE_LOCK(&auth->lock);
+		queue_add(&auth->waiting, login);
+		bell_ring(auth->bell);
+	}
+	return NULL;
+}
+
+static int pam_start_thread(struct auth *auth)
+{
+	sigset_t all, before;
+	pthread_attr_t attributes;
+	pthread_t thread;
+
+	sigfillset(&all);
+	pthread_attr_init(&attributes);
+	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	int r = -pthread_create(&thread, &attributes, pam_main, auth);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	pthread_attr_destroy(&attributes);
+	return r;
+}
+
+/* false: it could not be asked. */
+static bool auth_enqueue_for_pam(struct auth *auth, struct login *login)
+{
+	SCOPE_LOCK(&auth->lock);
+	if (auth->closed || auth->for_pam.n >= AUTH_MAX_WAITING)
+		return false;
+	if (auth->n_pam_threads < AUTH_MAX_PAM_THREADS && pam_start_thread(auth) == 0)
+		auth->n_pam_threads++;
+	if (!auth->n_pam_threads)
+		return false;
+	queue_add(&auth->for_pam, login);
+	return true;
+}
+
+static void auth_ask_pam(struct auth *auth, struct login *login)
+{
+	if (auth_enqueue_for_pam(auth, login))
+		return;
+	log_error(
+		"login-no-pam", "user=\"%s\" error=\"too many logins wait for PAM\"", login->user);
+	auth_decide(auth, login, false);
 }
 
 /* --- The thread --------------------------------------------------------------------------------
@@ -150,14 +253,11 @@ static uint64_t auth_answer_refused(struct auth *auth)
 	return auth->refused.first ? auth->refused.first->answer_usec : USEC_FOREVER;
 }
 
-static void auth_end_all(struct auth *auth)
+static void refuse_all(struct login_queue *queue)
 {
 	struct login *login;
-	bool closed;
 
-	while ((login = auth_take_waiting(auth, &closed)))
-		login_refuse(login);
-	while ((login = queue_take(&auth->refused)))
+	while ((login = queue_take(queue)))
 		login_refuse(login);
 }
 
@@ -176,7 +276,6 @@ static void *auth_main(void *arg)
 		if (closed) {
 			if (login)
 				login_refuse(login);
-			auth_end_all(auth);
 			return NULL;
 		}
 		bell_wait(auth->bell, auth_answer_refused(auth));
@@ -234,8 +333,11 @@ int auth_new(const struct auth_params *params, struct auth **ret_auth, struct fa
 
 	auth->params = *params;
 	queue_init(&auth->waiting);
+	queue_init(&auth->for_pam);
 	queue_init(&auth->refused);
+	auth->ending = cancel_new();
 	pthread_mutex_init(&auth->lock, NULL);
+	pthread_cond_init(&auth->change, NULL);
 	auth->bell = bell_new();
 	r = auth_hash_nobody(auth, fault);
 	if (r < 0) {
@@ -260,11 +362,17 @@ void auth_close(struct auth *auth)
 	pthread_mutex_lock(&auth->lock);
 	was_closed = auth->closed;
 	auth->closed = true;
+	cancel_request(auth->ending, "the agent is stopping");
+	while (auth->n_pam_threads)
+		pthread_cond_wait(&auth->change, &auth->lock);
 	pthread_mutex_unlock(&auth->lock);
 	if (was_closed)
 		return;
 	bell_ring(auth->bell);
 	pthread_join(auth->thread, NULL);
+	refuse_all(&auth->waiting);
+	refuse_all(&auth->for_pam);
+	refuse_all(&auth->refused);
 }
 
 struct auth *auth_free(struct auth *auth)
@@ -273,6 +381,8 @@ struct auth *auth_free(struct auth *auth)
 		return NULL;
 	auth_close(auth);
 	close(auth->bell);
+	cancel_free(auth->ending);
+	pthread_cond_destroy(&auth->change);
 	pthread_mutex_destroy(&auth->lock);
 	free(auth->nobody_hash);
 	free(auth);

@@ -62,6 +62,11 @@ int password_hash(const char *password, char **ret_hash, struct fault *fault)
 	return 0;
 }
 
+bool password_is_in_pam(const char *hash)
+{
+	return hash && strcmp(hash, PASSWORD_IN_PAM) == 0;
+}
+
 /* Takes the same time wherever the two differ. */
 static bool text_is_same(const char *a, const char *b)
 {

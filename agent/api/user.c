@@ -102,6 +102,24 @@ static int user_list(struct call *call, struct value *const *args, struct value 
 	return 0;
 }
 
+static int user_list_pam(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	struct value *users CLEANUP_VALUE = NULL;
+	int r = pool_db_list_users(api_of(call)->pool, &users, fault);
+
+	(void)args;
+	if (r < 0)
+		return r;
+	*ret_result = value_new_array();
+	for (size_t i = 0; i < users->record.n_members; i++) {
+		const struct value_member *user = &users->record.members[i];
+		if (password_is_in_pam(value_find_string(user->value, "password_hash", "")))
+			value_append_string(*ret_result, user->name);
+	}
+	return 0;
+}
+
 static int hash_checked(const char *password, char **ret_hash, struct fault *fault)
 {
 	int r = password_check(password, fault);
@@ -124,6 +142,22 @@ static int user_create(struct call *call, struct value *const *args, struct valu
 	if (r == 0)
 		r = hash_checked(arg_text(args, 1), &hash, fault);
 	change.hash = hash;
+	return r < 0 ? r : change_user(call, &change, fault);
+}
+
+static int user_create_pam(struct call *call, struct value *const *args, struct value **ret_result,
+	struct fault *fault)
+{
+	const struct change change = {.name = arg_text(args, 0),
+		.role = arg_text(args, 1),
+		.hash = PASSWORD_IN_PAM,
+		.is_new = true};
+	enum user_role role;
+	int r = user_name_check(change.name, fault);
+
+	(void)ret_result;
+	if (r == 0)
+		r = role_parse(change.role, &role, fault);
 	return r < 0 ? r : change_user(call, &change, fault);
 }
 
@@ -181,6 +215,11 @@ static int session_change_password(struct call *call, struct value *const *args,
 	(void)ret_result;
 	if (r < 0)
 		return r;
+	if (password_is_in_pam(hash))
+		return fault_set(fault, -EPERM, "OPERATION_NOT_ALLOWED",
+			"this user's password is in the PAM of the pool's coordinator: change it "
+			"there",
+			NULL);
 	if (!hash || !password_is(arg_text(args, 0), hash))
 		return fault_set(fault, -EACCES, "SESSION_AUTHENTICATION_FAILED", call_user(call),
 			"The old password is wrong", NULL);
@@ -190,6 +229,10 @@ static int session_change_password(struct call *call, struct value *const *args,
 static const struct param create_params[] = {
 	{"name", PARAM_STRING, NULL},
 	{"password", PARAM_STRING, NULL},
+	{"role", PARAM_STRING, NULL},
+};
+static const struct param create_pam_params[] = {
+	{"name", PARAM_STRING, NULL},
 	{"role", PARAM_STRING, NULL},
 };
 static const struct param name_params[] = {{"name", PARAM_STRING, NULL}};
@@ -223,6 +266,22 @@ static const struct method rows[] = {
 		.doc = "Makes a user.",
 	},
 	{
+		.name = "user.create_pam",
+		.role = USER_POOL_ADMIN,
+		.handle = user_create_pam,
+		PARAMS(create_pam_params),
+		.result = "void",
+		.doc = "Makes a user whose password the coordinator's PAM checks, at each login, "
+		       "by the service ferry.",
+	},
+	{
+		.name = "user.list_pam",
+		.role = USER_POOL_OPERATOR,
+		.handle = user_list_pam,
+		.result = "string set",
+		.doc = "The names of the users whose passwords are in PAM.",
+	},
+	{
 		.name = "user.destroy",
 		.role = USER_POOL_ADMIN,
 		.handle = user_destroy,
@@ -244,7 +303,9 @@ static const struct method rows[] = {
 		.handle = user_set_password,
 		PARAMS(password_params),
 		.result = "void",
-		.doc = "Gives a user another password; its sessions stay.",
+		.doc = "Gives a user another password; its sessions stay. One whose password was "
+		       "in PAM "
+		       "has this one from then on.",
 	},
 	{
 		.name = "session.change_password",

@@ -43,6 +43,7 @@ FOREIGN=(
     'xxhash.h=agent/copy'
     'ini.h=agent cli'
     'crypt.h=agent/api'
+    'security/*=agent/api'
     'systemd/*=base agent'
 )
 

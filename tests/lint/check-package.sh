@@ -11,7 +11,8 @@ cpack -G DEB >cpack.log 2>&1 || { cat cpack.log; exit 1; }
 deb=$(ls ferry_*.deb)
 
 contents=$(dpkg-deb --contents "$deb")
-for file in usr/sbin/ferryd usr/bin/ferry usr/libexec/ferry/ferry-watchdog etc/ferry/ferryd.conf usr/lib/systemd/system/ferryd.service \
+for file in usr/sbin/ferryd usr/bin/ferry usr/libexec/ferry/ferry-watchdog usr/libexec/ferry/ferry-pam etc/ferry/ferryd.conf etc/pam.d/ferry usr/lib/systemd/system/ferryd.service \
+    usr/lib/systemd/system/ferry-pam.socket usr/lib/systemd/system/ferry-pam@.service \
     usr/lib/sysusers.d/ferry.conf usr/lib/tmpfiles.d/ferry.conf usr/share/man/man8/ferryd.8.gz \
     usr/share/man/man1/ferry.1.gz usr/share/man/man5/ferryd.conf.5.gz \
     usr/share/bash-completion/completions/ferry usr/share/doc/ferry/copyright; do
@@ -23,14 +24,14 @@ if grep -v ' root/root ' <<<"$contents"; then
 fi
 
 depends=$(dpkg-deb --field "$deb" Depends)
-for package in tgt libc6 libsqlite3-0 libmicrohttpd12 libiscsi7; do
+for package in tgt libc6 libsqlite3-0 libmicrohttpd12 libiscsi7 libpam0g libpam-runtime; do
     grep -q "\b$package\b" <<<"$depends" || { echo "$deb does not depend on $package: $depends"; exit 1; }
 done
 
 control=$(mktemp -d)
 trap 'rm -rf "$control"' EXIT
 dpkg-deb --control "$deb" "$control"
-[ "$(cat "$control/conffiles")" = /etc/ferry/ferryd.conf ]
+[ "$(cat "$control/conffiles")" = $'/etc/ferry/ferryd.conf\n/etc/pam.d/ferry' ]
 for script in postinst prerm postrm; do
     [ -x "$control/$script" ] && sh -n "$control/$script"
 done

@@ -111,8 +111,8 @@ static void each_method_is_for_its_role_and_those_above(void **state)
 /* A row that names no role is for pool-admins: those that are, on purpose. */
 static void a_row_without_a_role_is_for_admins(void **state)
 {
-	static const char *const admins[] = {
-		"user.create", "user.destroy", "user.set_password", "user.set_role"};
+	static const char *const admins[] = {"user.create", "user.create_pam", "user.destroy",
+		"user.set_password", "user.set_role"};
 	struct api_fixture *f = *state;
 	const struct method *const *methods;
 	size_t n = dispatcher_methods(api_dispatcher(f->api), &methods);

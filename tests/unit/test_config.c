@@ -115,6 +115,7 @@ static void every_key_is_read(void **state)
 				   "max_connections = 9\n"
 				   "session_timeout = 1h\n"
 				   "login_delay = 10ms\n"
+				   "pam_socket = /run/pam\n"
 				   "\n[migration]\n"
 				   "max_sending = 1\n"
 				   "max_queued = 2\n"
