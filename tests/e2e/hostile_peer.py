@@ -74,7 +74,8 @@ class Hostile(unittest.TestCase):
         vms = {ref: record for ref, record in self.pool.session.VM.get_all_records().items()
                if not record["is_control_domain"]}
         self.assertEqual(len([vm for vm in vms.values() if not vm["is_a_snapshot"]]), self.arrived)
-        self.assertEqual(sum(len(self.pool.disks_of(vm)) for vm in vms), len(self.pool.session.VDI.get_all()))
+        used = {vbd["VDI"] for vbd in self.pool.session.VBD.get_all_records().values() if vbd["VM"] in vms}
+        self.assertEqual(used - {NULL}, set(self.pool.session.VDI.get_all()))
 
     def manifest(self, n_disks=1):
         return {
@@ -120,6 +121,14 @@ class Hostile(unittest.TestCase):
             manifest["disks"][0][member] = value
             with self.subTest(member=member, value=value):
                 self.refused(Peer(self.pool).prepare, manifest)
+
+    def test_a_disk_that_nothing_has(self):
+        for manifest in (self.manifest(2), self.manifest_of_a_family()):
+            vbds = manifest["vbds"] if "snapshots" not in manifest else manifest["snapshots"][0]["vbds"]
+            vbds.pop()
+            details = self.refused(Peer(self.pool).prepare, manifest)
+            self.assertEqual(details[0], "IMPORT_ERROR")
+            self.assertIn("disk 1 is none of a VBD", details[1])
 
     def test_sizes_whose_sum_overflows(self):
         manifest = self.manifest(20)
