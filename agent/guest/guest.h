@@ -59,6 +59,14 @@ const char *guest_accelerator(void);
 int guest_ask_accelerator(struct guest *guest, const struct cancel *cancel,
 	const char **ret_accelerator, struct fault *fault);
 
+/* The type of its machine, as "pc-i440fx-7.2"; the caller frees it. */
+int guest_ask_machine(
+	struct guest *guest, const struct cancel *cancel, char **ret_machine, struct fault *fault);
+/* Whether the program can be such a machine: -EOPNOTSUPP when not. scratch: a file that is made and
+ * removed. Blocks while the program is asked, some 50 ms. */
+int guest_check_machine(
+	const char *program, const char *scratch, const char *machine, struct fault *fault);
+
 /* One monitor command within 5 s. See qmp_call for errors. */
 int guest_command(struct guest *guest, const char *command, const struct value *arguments,
 	const struct cancel *cancel, struct value **ret_value, struct fault *fault);

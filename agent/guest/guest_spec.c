@@ -30,6 +30,7 @@ void guest_spec_clear(struct guest_spec *spec)
 	free(spec->uuid);
 	free(spec->name);
 	free(spec->run_dir);
+	free(spec->machine);
 	free(spec->kernel);
 	free(spec->ramdisk);
 	free(spec->args);
@@ -50,6 +51,15 @@ static int check_count(const char *what, size_t n, size_t max, struct fault *fau
 	return fault_set(fault, -E2BIG, "OPERATION_NOT_ALLOWED", text, NULL);
 }
 
+bool guest_machine_is_name(const char *machine)
+{
+	static const char letters[] =
+		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+	size_t length = strlen(machine);
+
+	return length > 0 && length <= 64 && *machine != '-' && strspn(machine, letters) == length;
+}
+
 int guest_spec_check(const struct guest_spec *spec, struct fault *fault)
 {
 	int r = check_count("disks", spec->n_disks, GUEST_MAX_DISKS, fault);
@@ -58,6 +68,8 @@ int guest_spec_check(const struct guest_spec *spec, struct fault *fault)
 		r = check_count("CD drives", spec->n_drives, GUEST_MAX_DRIVES, fault);
 	if (r == 0)
 		r = check_count("network cards", spec->n_nics, GUEST_MAX_NICS, fault);
+	if (r == 0 && spec->machine && !guest_machine_is_name(spec->machine))
+		r = fault_text(fault, -EINVAL, "machine: not the name of a machine type");
 	return r;
 }
 
@@ -143,7 +155,7 @@ static void add_machine(
 	add(arguments, "-uuid");
 	add(arguments, "%s", spec->uuid);
 	add(arguments, "-machine");
-	add(arguments, "pc,accel=%s,usb=off", accelerator);
+	add(arguments, "%s,accel=%s,usb=off", spec->machine ? spec->machine : "pc", accelerator);
 	add(arguments, "-m");
 	add(arguments, "%" PRIu64 "K", memory_kib(spec, accelerator));
 	add(arguments, "-smp");

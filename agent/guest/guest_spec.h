@@ -42,6 +42,7 @@ struct guest_spec {
 	char *uuid;
 	char *name;
 	char *run_dir; /* this guest's alone: absolute, short enough for sockets in it */
+	char *machine; /* its type; NULL: what QEMU calls "pc" */
 	uint64_t memory_bytes;
 	unsigned vcpus;
 	char *kernel; /* started directly; NULL: from its disks, by firmware */
@@ -64,7 +65,9 @@ struct guest_spec {
 	}
 
 void guest_spec_clear(struct guest_spec *spec);
-/* OPERATION_NOT_ALLOWED [text]: more devices than a guest can have. */
+/* Letters, digits, '.', '_' and '-', at most 64. */
+bool guest_machine_is_name(const char *machine);
+/* OPERATION_NOT_ALLOWED [text]: more devices than a guest can have; -EINVAL: no machine type. */
 int guest_spec_check(const struct guest_spec *spec, struct fault *fault);
 
 /* NULL-terminated; the caller frees it with guest_argv_free. accelerator: as -accel names it. */

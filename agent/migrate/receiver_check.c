@@ -136,22 +136,37 @@ static int check_host(const struct supervisor_params *params, struct fault *faul
 	return r;
 }
 
-/* QEMU would say so when the guest's memory comes, after its disks. */
-static int check_accelerator(
+static int incompatible(const struct supervisor_params *params, const struct value *manifest,
+	const char *why, struct fault *fault)
+{
+	const char *uuid = value_find_string(value_find(manifest, "vm"), "uuid", "");
+	char *text CLEANUP_FREE = xasprintf("%s: shut it down, move it, and start it here", why);
+
+	return fault_set(fault, -EPERM, "VM_INCOMPATIBLE_WITH_THIS_HOST",
+		value_find_string(manifest, "vm_ref", uuid), params->storage->host_ref, text, NULL);
+}
+
+/* What QEMU would say when the guest's memory comes, after its disks. */
+static int check_compatible(
 	const struct supervisor_params *params, const struct value *manifest, struct fault *fault)
 {
 	const char *ours = guest_accelerator();
 	const char *theirs = value_find_string(manifest, "accelerator", ours);
-	const char *uuid = value_find_string(value_find(manifest, "vm"), "uuid", "");
+	const char *machine = value_find_string(manifest, "machine", NULL);
+	struct fault why CLEANUP_FAULT = FAULT_INIT;
 
-	if (!value_find_bool(manifest, "live", false) || strcmp(theirs, ours) == 0)
+	if (!value_find_bool(manifest, "live", false))
 		return 0;
-	char *text CLEANUP_FREE = xasprintf(
-		"the guest runs with %.16s, and guests of this host with %s: shut it down, move "
-		"it, and start it here",
-		theirs, ours);
-	return fault_set(fault, -EPERM, "VM_INCOMPATIBLE_WITH_THIS_HOST",
-		value_find_string(manifest, "vm_ref", uuid), params->storage->host_ref, text, NULL);
+	if (strcmp(theirs, ours) != 0) {
+		char *text CLEANUP_FREE = xasprintf(
+			"the guest runs with %.16s, and guests of this host with %s", theirs, ours);
+		return incompatible(params, manifest, text, fault);
+	}
+	int r = machine ? guests_check_machine(params->guests, machine, &why) : 0;
+	if (r == -EOPNOTSUPP)
+		return incompatible(params, manifest, why.params[0], fault);
+	fault_move(fault, &why);
+	return r;
 }
 
 int receiver_check_list(const struct value *manifest, const char *name, struct fault *fault)
@@ -376,7 +391,7 @@ int receiver_check(
 	if (r == 0)
 		r = check_identity(params, manifest, fault);
 	if (r == 0)
-		r = check_accelerator(params, manifest, fault);
+		r = check_compatible(params, manifest, fault);
 	if (r == 0)
 		r = check_disks(value_find(manifest, "disks"), fault);
 	if (r == 0)

@@ -102,5 +102,9 @@ int receiver_try_guest(const struct supervisor_params *params, const struct valu
 	struct trial trial = {
 		.manifest = manifest, .disks = disks, .with_files = with_files, .spec = ret_spec};
 
-	return run_trial(params, &trial, fault);
+	int r = run_trial(params, &trial, fault);
+	const char *machine = value_find_string(manifest, "machine", NULL);
+	if (r == 0 && machine)
+		ret_spec->machine = xstrdup(machine);
+	return r;
 }

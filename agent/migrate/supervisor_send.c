@@ -76,11 +76,12 @@ static int find_maps(const struct storage *storage, const struct migrate_request
 }
 
 /* What of the guest the destination must have too. */
-static int add_accelerator(const struct supervisor_params *params, const char *vm,
-	struct cancel *cancel, struct value *manifest, struct fault *fault)
+static int add_guest(const struct supervisor_params *params, const char *vm, struct cancel *cancel,
+	struct value *manifest, struct fault *fault)
 {
 	struct resident *resident CLEANUP_GUESTS_RESIDENT = NULL;
 	const char *accelerator = NULL;
+	char *machine CLEANUP_FREE = NULL;
 
 	if (!value_find_bool(manifest, "live", false))
 		return 0;
@@ -90,8 +91,12 @@ static int add_accelerator(const struct supervisor_params *params, const char *v
 		return 0;
 	int r = guest_ask_accelerator(resident_guest(resident), cancel, &accelerator, fault);
 	if (r == 0)
-		value_set_string(manifest, "accelerator", accelerator);
-	return r;
+		r = guest_ask_machine(resident_guest(resident), cancel, &machine, fault);
+	if (r < 0)
+		return r;
+	value_set_string(manifest, "accelerator", accelerator);
+	value_set_string(manifest, "machine", machine);
+	return 0;
 }
 
 static int make_plan(const struct supervisor_params *params, const struct migrate_request *request,
@@ -160,8 +165,7 @@ static int preflight(struct supervisor *supervisor, const struct migrate_request
 	if (r == 0)
 		r = make_plan(supervisor->params, request, found, fault);
 	if (r == 0)
-		r = add_accelerator(
-			supervisor->params, request->vm, cancel, found->manifest, fault);
+		r = add_guest(supervisor->params, request->vm, cancel, found->manifest, fault);
 	return r < 0 ? r : ask_destination(request, found->manifest, cancel, fault);
 }
 

@@ -29,6 +29,7 @@ int guests_new(const struct guests_params *params, struct guests **ret_guests, s
 		return fault_errno(fault, r, "cannot make %s", folder);
 	struct guests *guests = xcalloc(1, sizeof(*guests));
 	pthread_mutex_init(&guests->lock, NULL);
+	pthread_mutex_init(&guests->asking, NULL);
 	pthread_cond_init(&guests->change, NULL);
 	guests->storage = params->storage;
 	guests->pool = params->storage->pool;
@@ -59,6 +60,7 @@ struct guests *guests_free(struct guests *guests)
 	cancel_free(guests->closing);
 	pthread_cond_destroy(&guests->change);
 	pthread_mutex_destroy(&guests->lock);
+	pthread_mutex_destroy(&guests->asking);
 	free(guests->program);
 	free(guests->folder);
 	free(guests);

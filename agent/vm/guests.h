@@ -84,6 +84,8 @@ int guests_end(struct guests *guests, const char *vm, const char *vm_uuid, struc
  * or not; NULL: none does. The caller frees it. Asks the process. */
 char *guests_running_console(struct guests *guests, const char *vm_uuid);
 
+/* Whether QEMU here can be a machine of that type: guest_check_machine. */
+int guests_check_machine(struct guests *guests, const char *machine, struct fault *fault);
 /* Whether the host could start it: HOST_NOT_ENOUGH_FREE_MEMORY [needed, available], or no QEMU. */
 int guests_check_room(struct guests *guests, const struct guest_spec *spec, struct fault *fault);
 /* The destination of a move: a QEMU that waits for the memory (-incoming defer -S), journalled

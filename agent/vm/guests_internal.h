@@ -48,7 +48,8 @@ struct guests {
 	struct cancel *closing;
 	pthread_t keeper; /* stores what the processes do */
 	bool has_keeper;
-	pthread_mutex_t lock; /* protects the rest, and what struct resident says */
+	pthread_mutex_t asking; /* one at a time asks QEMU for its machine types */
+	pthread_mutex_t lock;   /* protects the rest, and what struct resident says */
 	pthread_cond_t change;
 	struct resident *first;
 	int64_t next_domid;

@@ -46,6 +46,14 @@ static int check_memory(struct guests *guests, const struct guest_spec *spec, st
 	return fault_set(fault, -ENOMEM, "HOST_NOT_ENOUGH_FREE_MEMORY", needed, there, NULL);
 }
 
+int guests_check_machine(struct guests *guests, const char *machine, struct fault *fault)
+{
+	char *scratch CLEANUP_FREE = xasprintf("%s.machines", guests->folder);
+
+	SCOPE_LOCK(&guests->asking);
+	return guest_check_machine(guests->program, scratch, machine, fault);
+}
+
 int guests_check_room(struct guests *guests, const struct guest_spec *spec, struct fault *fault)
 {
 	if (access(guests->program, X_OK) < 0) {

@@ -9,6 +9,7 @@ FERRY_LONG=1: more patterns, and each failure in each state.
 import os
 import signal
 import sys
+import tempfile
 import time
 import unittest
 
@@ -16,7 +17,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 from ferrytest import MIB, wait_for  # noqa: E402
 from liveguest import check_file_system, verify_files, verify_image  # noqa: E402
-from livemove import DISKS, LiveCase, SenderLog, kill_all  # noqa: E402
+from livemove import DISKS, LiveCase, SenderLog, kill_all, qmp  # noqa: E402
 from xensession import Failure, wait_by_events  # noqa: E402
 
 LONG = bool(os.environ.get("FERRY_LONG"))
@@ -82,6 +83,31 @@ class Formats(LiveCase):
         self.assertEqual({path.rsplit(".", 1)[1] for path in self.guest.disk_paths()}, {"raw"})
         self.assert_content()
         self.assertFalse([path for path in source if os.path.exists(path)])
+
+
+class Machines(LiveCase):
+    """What the source's QEMU calls "pc" is another machine than the destination's, as of an older release."""
+
+    disks = [(16 * MIB, "random:100:4:0:12")]
+
+    @classmethod
+    def setUpClass(cls):
+        folder = cls.enterClassContext(tempfile.TemporaryDirectory(prefix="f.", dir="/tmp"))
+        os.chmod(folder, 0o755)
+        older = os.path.join(folder, "qemu")
+        with open(older, "w", encoding="ascii") as script:
+            script.write('#!/bin/sh\n'
+                         'for a; do shift; case $a in pc,*) a=pc-i440fx-6.2,${a#pc,} ;; esac; set -- "$@" "$a"; done\n'
+                         'exec /usr/bin/qemu-system-x86_64 "$@"\n')
+        os.chmod(older, 0o755)
+        cls.settings_a = {"guest_qemu": older}
+        super().setUpClass()
+
+    def test_the_guest_keeps_its_machine(self):
+        self.go(there=True)
+        self.assertEqual(qmp(self.b, self.guest.uuid, "qom-get", path="/machine", property="type"),
+                         "pc-i440fx-6.2-machine")
+        self.assert_content()
 
 
 class Failures(LiveCase):

@@ -60,7 +60,7 @@ static void a_guest_that_would_not_start_is_refused_before_the_move(void **state
 	assert_int_equal(fixture_count(w->fixture, "VIF"), 0);
 }
 
-static int check_with(struct world *w, const char *accelerator)
+static int check_with(struct world *w, const char *name, const char *value)
 {
 	struct value *manifest CLEANUP_VALUE = new_manifest(w);
 
@@ -70,13 +70,13 @@ static int check_with(struct world *w, const char *accelerator)
 	value_set_string(value_find(manifest, "vm"), "power_state", "Running");
 	value_set(manifest, "disks", value_new_array());
 	value_set(manifest, "vbds", value_new_array());
-	if (accelerator)
-		value_set_string(manifest, "accelerator", accelerator);
+	if (name)
+		value_set_string(manifest, name, value);
 	return receiver_check(&w->params, manifest, &w->fixture->fault);
 }
 
 /* After the disks were copied QEMU would refuse its memory. */
-static void a_guest_of_another_accelerator_is_refused_before_the_move(void **state)
+static void a_guest_that_cannot_go_on_here_is_refused_before_the_move(void **state)
 {
 	struct world *w = *state;
 	struct value *yes CLEANUP_VALUE = value_new_bool(true);
@@ -84,12 +84,18 @@ static void a_guest_of_another_accelerator_is_refused_before_the_move(void **sta
 
 	check_ok(&w->fixture->fault, object_set_field(w->fixture->storage.pool, "host",
 					     w->fixture->host, "enabled", yes, &w->fixture->fault));
-	check_ok(&w->fixture->fault, check_with(w, NULL));
-	check_ok(&w->fixture->fault, check_with(w, guest_accelerator()));
-	assert_true(check_with(w, has_kvm ? "tcg" : "kvm") < 0);
+	check_ok(&w->fixture->fault, check_with(w, NULL, NULL));
+	check_ok(&w->fixture->fault, check_with(w, "accelerator", guest_accelerator()));
+	assert_true(check_with(w, "accelerator", has_kvm ? "tcg" : "kvm") < 0);
 	assert_string_equal(w->fixture->fault.code, "VM_INCOMPATIBLE_WITH_THIS_HOST");
 	assert_string_equal(w->fixture->fault.params[0], w->uuid);
 	assert_string_equal(w->fixture->fault.params[1], w->fixture->host);
+	check_ok(&w->fixture->fault, check_with(w, "machine", "pc-i440fx-6.2"));
+	assert_true(check_with(w, "machine", "pc-i440fx-6") < 0);
+	assert_string_equal(w->fixture->fault.code, "VM_INCOMPATIBLE_WITH_THIS_HOST");
+	assert_non_null(strstr(w->fixture->fault.params[2], "pc-i440fx-6"));
+	assert_true(check_with(w, "machine", "pc,accel=kvm") < 0);
+	assert_string_equal(w->fixture->fault.code, "INTERNAL_ERROR");
 }
 
 /* --- Moves -------------------------------------------------------------------------------------
@@ -313,7 +319,7 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		CASE(a_guest_that_would_not_start_is_refused_before_the_move),
-		CASE(a_guest_of_another_accelerator_is_refused_before_the_move),
+		CASE(a_guest_that_cannot_go_on_here_is_refused_before_the_move),
 		CASE(the_guest_arrives_and_runs),
 		CASE(a_seal_that_lasts_is_shown),
 		CASE(a_commit_waits_for_the_last_of_the_memory),
