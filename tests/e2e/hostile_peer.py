@@ -3,7 +3,7 @@
 """A peer that holds a token and means no good, or is broken: it costs its own migration at most. The daemon goes on, other
 moves are served, and nothing of the attempt stays.
 
-FERRY_SEED: repeats a run.
+FERRY_SEED: other garbage; with FERRY_LONG each run has other garbage, and tells the seed.
 """
 
 import copy
@@ -28,6 +28,7 @@ SETTINGS = {
     "migration_lease": "2s",
     "migration_abandon": "4s",
 }
+LONG = os.environ.get("FERRY_LONG")
 SIZE = MIB
 GARBAGE = [
     "", "-1", "x" * 100_000, "../../etc/passwd", "a,b\nc", "9223372036854775807", "18446744073709551616",
@@ -61,7 +62,9 @@ class Peer:
 
 class Hostile(unittest.TestCase):
     def setUp(self):
-        self.random = random.Random(os.environ.get("FERRY_SEED") or time.time_ns())
+        seed = int(os.environ.get("FERRY_SEED") or (time.time_ns() if LONG else 1))
+        print(f"FERRY_SEED={seed}", flush=True)
+        self.random = random.Random(seed)
         self.pool = self.enterContext(Pool("B", **SETTINGS))
         self.sr = self.pool.sr_create()
         self.guests = self.pool.network_create()
