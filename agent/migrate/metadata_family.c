@@ -6,7 +6,6 @@
 #include "base/alloc.h"
 #include "base/uuid.h"
 
-#include <errno.h>
 #include <string.h>
 
 /* --- Export -------------------------------------------------------------------------------------
@@ -187,26 +186,6 @@ static int relate_all(struct pool_db *pool, const struct value *manifest, const 
 	return r;
 }
 
-/* A disk that nothing has would be left here when the VM is gone. */
-static int check_used(struct pool_db *pool, const struct value *vdis, struct fault *fault)
-{
-	for (size_t i = 0; i < vdis->array.n_items; i++) {
-		struct value *vbds CLEANUP_VALUE = NULL;
-		struct value *vms CLEANUP_VALUE = NULL;
-		const char *vdi = vdis->array.items[i]->string;
-		int r = object_find(pool, "VBD", "VDI", vdi, &vbds, fault);
-		if (r == 0 && vbds->array.n_items == 0)
-			r = object_find(pool, "VM", "suspend_VDI", vdi, &vms, fault);
-		if (r < 0)
-			return r;
-		if (vms && vms->array.n_items == 0)
-			return fault_text(fault, -EINVAL,
-				"manifest: disk %zu is none of a VBD of the VM or of a snapshot",
-				i);
-	}
-	return 0;
-}
-
 int metadata_import(struct pool_db *pool, const struct value *manifest, const struct value *disks,
 	bool new_identity, char **ret_vm, struct fault *fault)
 {
@@ -226,8 +205,6 @@ int metadata_import(struct pool_db *pool, const struct value *manifest, const st
 			new_identity, snapshots, fault);
 	if (r == 0)
 		r = relate_all(pool, manifest, vm, snapshots, fault);
-	if (r == 0)
-		r = check_used(pool, vdis, fault);
 	if (r == 0)
 		*ret_vm = TAKE_PTR(vm);
 	return r;

@@ -283,6 +283,35 @@ static int check_disks(const struct value *disks, struct fault *fault)
 	return 0;
 }
 
+/* Of a VM or a snapshot. */
+static bool has_disk(const struct value *manifest, size_t disk)
+{
+	const struct value *vbds = value_find(manifest, "vbds");
+	bool has = peer_int(manifest, "memory", -1) == (int64_t)disk;
+
+	for (size_t i = 0; i < vbds->array.n_items && !has; i++)
+		has = peer_int(vbds->array.items[i], "disk", -1) == (int64_t)disk;
+	return has;
+}
+
+/* A disk that nothing has would be left here when the VM is gone. */
+static int check_used(const struct value *manifest, struct fault *fault)
+{
+	const struct value *disks = value_find(manifest, "disks");
+	const struct value *snapshots = value_find(manifest, "snapshots");
+
+	for (size_t i = 0; i < disks->array.n_items; i++) {
+		bool is_used = has_disk(manifest, i);
+		for (size_t j = 0; snapshots && j < snapshots->array.n_items && !is_used; j++)
+			is_used = has_disk(snapshots->array.items[j], i);
+		if (!is_used)
+			return fault_text(fault, -EINVAL,
+				"manifest: disk %zu is none of a VBD of the VM or of a snapshot",
+				i);
+	}
+	return 0;
+}
+
 static int check_networks(struct pool_db *pool, const struct value *manifest, struct fault *fault)
 {
 	const struct value *vifs = value_find(manifest, "vifs");
@@ -394,6 +423,8 @@ int receiver_check(
 		r = check_compatible(params, manifest, fault);
 	if (r == 0)
 		r = check_disks(value_find(manifest, "disks"), fault);
+	if (r == 0)
+		r = check_used(manifest, fault);
 	if (r == 0)
 		r = check_networks(pool, manifest, fault);
 	if (r < 0)

@@ -46,21 +46,31 @@ static int check_memory(struct guests *guests, const struct guest_spec *spec, st
 	return fault_set(fault, -ENOMEM, "HOST_NOT_ENOUGH_FREE_MEMORY", needed, there, NULL);
 }
 
+static int check_program(const struct guests *guests, struct fault *fault)
+{
+	if (access(guests->program, X_OK) == 0)
+		return 0;
+	int error = -errno;
+	return fault_errno(fault, error, "This host cannot run guests: %s", guests->program);
+}
+
 int guests_check_machine(struct guests *guests, const char *machine, struct fault *fault)
 {
 	char *scratch CLEANUP_FREE = xasprintf("%s.machines", guests->folder);
+	int r = check_program(guests, fault);
 
+	if (r < 0)
+		return r;
 	SCOPE_LOCK(&guests->asking);
 	return guest_check_machine(guests->program, scratch, machine, fault);
 }
 
 int guests_check_room(struct guests *guests, const struct guest_spec *spec, struct fault *fault)
 {
-	if (access(guests->program, X_OK) < 0) {
-		int error = -errno;
-		return fault_errno(
-			fault, error, "This host cannot run guests: %s", guests->program);
-	}
+	int r = check_program(guests, fault);
+
+	if (r < 0)
+		return r;
 	SCOPE_LOCK(&guests->lock);
 	return check_memory(guests, spec, fault);
 }

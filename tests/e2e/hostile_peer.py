@@ -130,7 +130,7 @@ class Hostile(unittest.TestCase):
             vbds = manifest["vbds"] if "snapshots" not in manifest else manifest["snapshots"][0]["vbds"]
             vbds.pop()
             details = self.refused(Peer(self.pool).prepare, manifest)
-            self.assertEqual(details[0], "IMPORT_ERROR")
+            self.assertEqual(details[0], "INTERNAL_ERROR")
             self.assertIn("disk 1 is none of a VBD", details[1])
 
     def test_sizes_whose_sum_overflows(self):
