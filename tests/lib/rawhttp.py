@@ -31,7 +31,7 @@ class Connection:
     def __init__(self, port, timeout=30):
         plain = socket.create_connection(("127.0.0.1", port), timeout)
         self._socket = self._context.wrap_socket(plain)
-        self._unread = b""
+        self._unread = bytearray()
 
     def __enter__(self):
         return self
@@ -64,13 +64,19 @@ class Connection:
     def read_answer(self):
         while b"\r\n\r\n" not in self._unread:
             self._fill()
-        head, self._unread = self._unread.split(b"\r\n\r\n", 1)
-        answer = Answer(head, b"")
+        end = self._unread.index(b"\r\n\r\n")
+        answer = Answer(self._take(end), b"")
+        self._take(4)
         length = int(answer.headers["content-length"])
         while len(self._unread) < length:
             self._fill()
-        answer.body, self._unread = self._unread[:length], self._unread[length:]
+        answer.body = self._take(length)
         return answer
+
+    def _take(self, length):
+        data = bytes(self._unread[:length])
+        del self._unread[:length]
+        return data
 
     def _fill(self):
         data = self._socket.recv(65536)
