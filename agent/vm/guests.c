@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #define SHUTDOWN_USEC (120 * USEC_PER_SEC)
 /* A guest that still boots does not see the button; one that shuts down ignores it. */
@@ -33,6 +34,8 @@ int guests_new(const struct guests_params *params, struct guests **ret_guests, s
 	pthread_cond_init(&guests->change, NULL);
 	guests->storage = params->storage;
 	guests->pool = params->storage->pool;
+	guests->machines = xasprintf("%s.machines", folder);
+	unlink(guests->machines); /* an agent that was killed over it left it */
 	guests->folder = TAKE_PTR(folder);
 	guests->program = xstrdup(params->program);
 	guests->is_doubtful = params->is_doubtful;
@@ -61,6 +64,7 @@ struct guests *guests_free(struct guests *guests)
 	pthread_cond_destroy(&guests->change);
 	pthread_mutex_destroy(&guests->lock);
 	pthread_mutex_destroy(&guests->asking);
+	free(guests->machines);
 	free(guests->program);
 	free(guests->folder);
 	free(guests);

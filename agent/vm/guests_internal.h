@@ -40,6 +40,7 @@ struct guests {
 	const struct storage *storage;
 	struct pool_db *pool; /* storage's */
 	char *folder;
+	char *machines; /* file that QEMU's list of machine types is written to, while it is read */
 	char *program;
 	uint64_t shutdown_usec;
 	bool is_doubtful;

@@ -56,13 +56,12 @@ static int check_program(const struct guests *guests, struct fault *fault)
 
 int guests_check_machine(struct guests *guests, const char *machine, struct fault *fault)
 {
-	char *scratch CLEANUP_FREE = xasprintf("%s.machines", guests->folder);
 	int r = check_program(guests, fault);
 
 	if (r < 0)
 		return r;
 	SCOPE_LOCK(&guests->asking);
-	return guest_check_machine(guests->program, scratch, machine, fault);
+	return guest_check_machine(guests->program, guests->machines, machine, fault);
 }
 
 int guests_check_room(struct guests *guests, const struct guest_spec *spec, struct fault *fault)
